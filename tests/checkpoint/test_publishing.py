@@ -21,7 +21,8 @@ from huggingface_hub import ModelCard
 
 from bert_folders import write_bert
 from sparsebert import load, pack, prune, push_to_hub
-from sparsebert.checkpoint.publishing import copy_weights, model_files
+from sparsebert.checkpoint.model_files import published_files
+from sparsebert.checkpoint.publishing import copy_weights
 from sparsebert.cli.app import main
 from sparsebert.errors import CheckpointError, InputError, OutputError
 from sparsebert.evaluation import Evaluation
@@ -103,7 +104,7 @@ def test_only_the_models_own_files_go_along(packed: Path, tmp_path: Path) -> Non
     (packed / "LICENSE").write_text("Apache")
     names = {"LICENSE", "README.md", "checksums.json", "config.json", "packed.safetensors"}
     names |= {"tokenizer.json", "vocab.txt"}
-    assert set(model_files(packed)) == names
+    assert set(published_files(packed)) == names
     saved = load(packed).save_pretrained(tmp_path / "saved")
     assert {path.name for path in saved.iterdir()} == names
     ids = [[2, 5, 3]]

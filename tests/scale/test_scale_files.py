@@ -477,7 +477,7 @@ class TestGoingOn:
     ) -> None:
         import sparsebert.scale.files as files
 
-        monkeypatch.setattr(files, "fingerprint", lambda _: "of another machine")
+        monkeypatch.setattr(files, "model_fingerprint", lambda _: "of another machine")
         monkeypatch.setattr(files, "_here", lambda worker, parts: iter_with(worker, parts))
         with pytest.raises(CheckpointError, match="is not the one that the job was started with"):
             embed_files(encoder, documents, tmp_path / "out")

@@ -8,7 +8,6 @@ engine.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import tempfile
 from collections.abc import Sequence
@@ -35,6 +34,7 @@ from sparsebert.bench.workloads import (
 )
 from sparsebert.checkpoint import EncoderConfig, open_checkpoint, resolve_model
 from sparsebert.checkpoint.config import CONFIG_NAME
+from sparsebert.checkpoint.model_files import fingerprint, weight_files
 from sparsebert.checkpoint.sentence_transformers import transformer_folder
 from sparsebert.engine import default_threads
 from sparsebert.errors import InputError, OutputError
@@ -137,14 +137,9 @@ def _config_of(folder: Path) -> EncoderConfig:
 
 def _cache_of(folder: Path, cache: Path) -> Path:
     """The folder of this model's exports: named by a hash of its config and weights."""
-    digest = hashlib.sha256()
-    files = transformer_folder(folder)
-    for file in sorted([files / CONFIG_NAME, *files.glob("*.safetensors")]):
-        digest.update(f"{file.name} {file.stat().st_size}\n".encode())
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    exports = cache / digest.hexdigest()[:16]
+    transformer = transformer_folder(folder)
+    files = [transformer / CONFIG_NAME, *weight_files(transformer)]
+    exports = cache / fingerprint({file.name: file for file in files})[:16]
     try:
         exports.mkdir(parents=True, exist_ok=True)
     except OSError as error:

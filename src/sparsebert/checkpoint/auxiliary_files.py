@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from sparsebert.checkpoint.bge_m3 import HEADS, check_converted, head_file
 from sparsebert.checkpoint.config import CONFIG_NAME, write_config
 from sparsebert.checkpoint.folder_files import check_inside, has_file
 from sparsebert.checkpoint.json_files import read_object, write_json
+from sparsebert.checkpoint.model_files import auxiliary_files, weight_files
 from sparsebert.checkpoint.sentence_transformers import (
     MODULES_NAME,
     SENTENCE_CONFIGS,
@@ -17,14 +19,8 @@ from sparsebert.checkpoint.sentence_transformers import (
     transformer_folder,
     transformer_on_top,
 )
-from sparsebert.checkpoint.tensors import INDEX_NAME
 from sparsebert.checkpoint.tokenizer import write_tokenizer
 
-_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".vocab", ".metadata")  # .metadata: ColBERT's
-_LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
-TRAINING_NAME = "training.json"  # written by the training run that made the model
-EVALUATION_NAME = "evaluation.json"  # from `evaluate`, of exactly this model
-CHECKSUMS_NAME = "checksums.json"  # of a packed folder, not of folders made from it
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 # The keys of a length limit in sentence-transformers' settings, and of nested settings.
 _LIMITS = ("max_seq_length", "model_max_length", "max_length")
@@ -64,30 +60,20 @@ def copy_auxiliary_files(source: Path, target: Path) -> None:
     so that transformers can open every folder that sparsebert writes.
     """
     transformer = transformer_folder(source)
+    heads = [head for head in (source / head_file(name) for name in HEADS) if has_file(head)]
     for folder in {source: None, transformer: None}:
-        _copy_files(folder, target, source, without=(CONFIG_NAME,))
-    for name in HEADS:
-        head = source / head_file(name)
-        if has_file(head):
-            check_inside(head, source)
-            shutil.copyfile(head, target / head.name)
+        files = [path for path in auxiliary_files(folder) if path.name != CONFIG_NAME]
+        _copy(files, target, source)
+    _copy(heads, target, source)
     for folder in module_folders(source):
         if folder != transformer:
             inner = target / folder.relative_to(source)
             inner.mkdir(parents=True, exist_ok=True)
-            _copy_files(folder, inner, source)
-            for path in (folder / INDEX_NAME, *folder.glob("*.safetensors")):
-                if has_file(path):  # weights of a Dense or LayerNorm
-                    check_inside(path, source)
-                    shutil.copyfile(path, inner / path.name)
+            # With the weights of a Dense or LayerNorm.
+            _copy(auxiliary_files(folder) + weight_files(folder), inner, source)
     if transformer != source:
         for name, content in transformer_on_top(source).items():
             write_json(target / name, content)
-
-
-def auxiliary_files(folder: Path) -> list[Path]:
-    """The files directly in ``folder`` that `copy_auxiliary_files` copies, sorted by name."""
-    return [path for path in sorted(folder.iterdir()) if _belongs(path)]
 
 
 def write_trained_length(folder: Path, tokens: int) -> None:
@@ -109,26 +95,10 @@ def write_trained_length(folder: Path, tokens: int) -> None:
             write_json(file, _limited(read_object(file), tokens))
 
 
-def is_licence(path: Path) -> bool:
-    """Whether a file is a licence, by its name."""
-    return path.name.split(".")[0].upper() in _LICENCES
-
-
-def _copy_files(source: Path, target: Path, root: Path, *, without: tuple[str, ...] = ()) -> None:
-    for path in auxiliary_files(source):
-        if path.name not in without:
-            check_inside(path, root)
-            shutil.copyfile(path, target / path.name)
-
-
-def _belongs(path: Path) -> bool:
-    name = path.name
-    # An index lists the shards of weights, which are not copied.
-    if name.startswith(".") or name.endswith(".index.json"):
-        return False
-    if name in (EVALUATION_NAME, CHECKSUMS_NAME):
-        return False
-    return (path.suffix in _SUFFIXES or is_licence(path)) and has_file(path)
+def _copy(files: Iterable[Path], target: Path, root: Path) -> None:
+    for path in files:
+        check_inside(path, root)
+        shutil.copyfile(path, target / path.name)
 
 
 def _limited(settings: dict[str, Any], tokens: int) -> dict[str, Any]:

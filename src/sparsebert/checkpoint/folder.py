@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,6 @@ from sparsebert.checkpoint.architecture import (
     linear_names,
     optional_shapes,
 )
-from sparsebert.checkpoint.auxiliary_files import auxiliary_files
 from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, parse_config, read_family
 from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, Float32, check_finite, widen
 from sparsebert.checkpoint.folder_files import has_file
@@ -23,16 +21,12 @@ from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.hub_configs import read_config
 from sparsebert.checkpoint.hub_layouts import family_tensors
 from sparsebert.checkpoint.pooling import Pooling, read_pooling
-from sparsebert.checkpoint.sentence_transformers import (
-    module_folders,
-    transformer_folder,
-)
+from sparsebert.checkpoint.sentence_transformers import transformer_folder
 from sparsebert.checkpoint.tensors import INDEX_NAME, PACKED_NAME, WEIGHTS_NAME, TensorFiles
 from sparsebert.errors import CheckpointError, reading
 
 PICKLE_NAME = "pytorch_model.bin"
 PICKLE_INDEX_NAME = "pytorch_model.bin.index.json"
-_CHUNK = 1 << 20  # bytes hashed at a time
 _ADAPTER_NAME = "adapter_config.json"  # transformers applies the adapter to the weights beside it
 
 
@@ -136,22 +130,6 @@ def check_recorded_layers(config: EncoderConfig, folder: Path) -> None:
                 f"{folder / CONFIG_NAME}: 'sparsity' records the pattern {pattern} for '{name}', "
                 f"whose {shapes[name][1]} inputs are not divisible by {pattern.m}."
             )
-
-
-def model_fingerprint(checkpoint: Checkpoint) -> str:
-    """SHA-256 of config, weights, masks, tokenizer and modules, but not of cards or scores."""
-    root = checkpoint.path
-    folders = dict.fromkeys((checkpoint.transformer, root, *module_folders(root)))
-    digest = hashlib.sha256()
-    for path in (
-        *sorted(checkpoint.transformer.glob("*.safetensors")),
-        *(path for folder in folders for path in auxiliary_files(folder)),
-    ):
-        digest.update(f"{path.name} {path.stat().st_size} ".encode())
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _check_files(folder: Path, model: str | Path) -> None:

@@ -7,29 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint.atomic import replaced_file
-from sparsebert.checkpoint.auxiliary_files import is_licence
 from sparsebert.checkpoint.card import CARD_NAME, published_card
 from sparsebert.checkpoint.config import CONFIG_NAME, parse_config
 from sparsebert.checkpoint.folder import open_checkpoint
-from sparsebert.checkpoint.folder_files import check_inside, has_file
+from sparsebert.checkpoint.folder_files import check_inside
 from sparsebert.checkpoint.hub import HUB_ID
 from sparsebert.checkpoint.json_files import read_object
-from sparsebert.checkpoint.sentence_transformers import module_folders, transformer_folder
+from sparsebert.checkpoint.model_files import is_weights, published_files, weight_files
+from sparsebert.checkpoint.sentence_transformers import transformer_folder
 from sparsebert.checkpoint.staging import staged_folder
-from sparsebert.checkpoint.tensors import INDEX_NAME, PACKED_NAME
+from sparsebert.checkpoint.tensors import PACKED_NAME
 from sparsebert.errors import CheckpointError, InputError, OutputError
-
-_SUFFIXES = (
-    ".safetensors",
-    ".json",
-    ".txt",
-    ".model",
-    ".jinja",
-    ".vocab",
-    ".metadata",
-    ".yaml",
-    ".md",
-)
 
 
 def copy_model(folder: Path, out: str | Path, *, force: bool = False) -> Path:
@@ -39,10 +27,10 @@ def copy_model(folder: Path, out: str | Path, *, force: bool = False) -> Path:
     OutputError as every step does, and CheckpointError for a link that leads out of the folder.
     """
     with staged_folder(out, force=force, source=folder) as staging:
-        for name in model_files(folder):
+        for name, path in published_files(folder).items():
             target = staging / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / name, target)
+            shutil.copyfile(path, target)
     return Path(out)
 
 
@@ -55,16 +43,16 @@ def copy_weights(folder: Path, target: Path) -> None:
     """
     target.mkdir(parents=True, exist_ok=True)
     source = transformer_folder(folder)
-    top = [name for name in model_files(source) if "/" not in name]
-    names = [name for name in top if name == CONFIG_NAME or _is_weights(name)]
-    for name in names:
+    files = {path.name: path for path in (source / CONFIG_NAME, *weight_files(source))}
+    for name, path in files.items():
+        check_inside(path, source)
         try:
             with replaced_file(target / name) as unfinished:
-                shutil.copyfile(source / name, unfinished)
+                shutil.copyfile(path, unfinished)
         except OSError as error:
             raise OutputError(f"{target / name} could not be written: {error}.") from error
     for path in target.iterdir():
-        if _is_weights(path.name) and path.name not in names:
+        if is_weights(path) and path.name not in files:
             path.unlink()
 
 
@@ -96,7 +84,7 @@ def push_to_hub(
         raise InputError(f"the base model '{base_model}' is not a valid hub id.")
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    contents: dict[str, Any] = {name: folder / name for name in model_files(folder)}
+    contents: dict[str, Any] = dict(published_files(folder))
     packed = (folder / PACKED_NAME).is_file()
     contents[CARD_NAME] = published_card(folder, packed=packed, base_model=base_model).encode()
     operations = [
@@ -123,33 +111,6 @@ def push_to_hub(
             reason = reason.replace(token, "...")
         raise OutputError(f"{folder} could not be pushed to {repo_id}: {reason}") from None
     return str(commit.pr_url or commit.commit_url)
-
-
-def model_files(folder: Path) -> list[str]:
-    """The files that make up a model, relative to its folder; chosen by name, never hidden ones.
-
-    Raises CheckpointError for a link that leads out of the folder: in a model from elsewhere, it
-    could point to any of the user's files. Links within the hub's cache are how the hub stores
-    files.
-    """
-    folders = {folder, transformer_folder(folder), *module_folders(folder)}
-    names = []
-    for each in sorted(folders):
-        for path in sorted(each.iterdir()):
-            if _belongs(path):
-                check_inside(path, folder)
-                names.append(path.relative_to(folder).as_posix())
-    return names
-
-
-def _is_weights(name: str) -> bool:
-    return name == INDEX_NAME or name.endswith(".safetensors")
-
-
-def _belongs(path: Path) -> bool:
-    if path.name.startswith("."):
-        return False
-    return (path.suffix in _SUFFIXES or is_licence(path)) and has_file(path)
 
 
 def _check_model(folder: Path) -> None:

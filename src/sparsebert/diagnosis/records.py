@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.json_files import read_object
+from sparsebert.checkpoint.model_files import TRAINING_NAME
 from sparsebert.diagnosis.report import Check, Problem, Severity
 from sparsebert.errors import CheckpointError
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint import Checkpoint, EncoderConfig
-from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.json_files import read_object
+from sparsebert.checkpoint.model_files import TRAINING_NAME
 from sparsebert.checkpoint.score_function import read_score_prompt
 from sparsebert.errors import DataError
 from sparsebert.inference.answering import window_length

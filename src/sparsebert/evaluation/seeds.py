@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint import resolve_model
-from sparsebert.checkpoint.auxiliary_files import EVALUATION_NAME
 from sparsebert.checkpoint.card import write_scores
 from sparsebert.checkpoint.hub import source_name
 from sparsebert.checkpoint.json_files import replace_json
+from sparsebert.checkpoint.model_files import EVALUATION_NAME
 from sparsebert.checkpoint.seeds import seed_folders
 from sparsebert.errors import CheckpointError, OutputError
 from sparsebert.evaluation.evaluator import evaluate

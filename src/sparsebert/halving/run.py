@@ -8,7 +8,6 @@ killed, and gives the same result bit for bit.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 import time
@@ -21,8 +20,9 @@ from sparsebert.bench import run_bench
 from sparsebert.bench.engines import default_engines
 from sparsebert.bench.workloads import Shape
 from sparsebert.checkpoint.atomic import LOCK_NAME, FolderLock
-from sparsebert.checkpoint.folder import model_fingerprint, open_checkpoint
+from sparsebert.checkpoint.folder import open_checkpoint
 from sparsebert.checkpoint.json_files import read_object, replace_json, write_json
+from sparsebert.checkpoint.model_files import fingerprint, model_fingerprint
 from sparsebert.checkpoint.staging import (
     check_output,
     made_parents,
@@ -130,7 +130,7 @@ def halve(
         tell(sentence)
     gathered = gather(subject)
     inputs: dict[str, Any] = {
-        "model": model_fingerprint(subject.checkpoint),
+        "model": model_fingerprint(subject.checkpoint.path),
         "texts": text_fingerprint(gathered.texts),
         "data": _data_fingerprint(subject),
         "task": _task_of(subject),
@@ -418,12 +418,9 @@ def _data_fingerprint(subject: Subject) -> str | None:
         return None
     assert subject.data is not None
     files = [subject.data] if subject.data.is_file() else sorted(subject.data.rglob("*"))
-    digest = hashlib.sha256()
-    for file in files:
-        if file.is_file():
-            digest.update(f"{file.name}:{file.stat().st_size}:".encode())
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
+    return fingerprint(
+        {str(file.relative_to(subject.data)): file for file in files if file.is_file()}
+    )
 
 
 def _kept_plan(work: Path, inputs: dict[str, Any]) -> Plan | None:

@@ -17,11 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsebert.checkpoint.atomic import replaced_file
-from sparsebert.checkpoint.auxiliary_files import CHECKSUMS_NAME, auxiliary_files, is_licence
 from sparsebert.checkpoint.folder_files import has_file
-from sparsebert.checkpoint.json_files import read_object, write_json
-from sparsebert.checkpoint.sentence_transformers import module_folders
+from sparsebert.checkpoint.json_files import read_object, replace_json
+from sparsebert.checkpoint.model_files import CHECKSUMS_NAME, files_of_answers
 from sparsebert.checkpoint.tensors import PACKED_NAME, TensorFiles
 from sparsebert.engine import default_threads
 from sparsebert.errors import CheckpointError, OutputError
@@ -114,8 +112,7 @@ def write_checksums(folder: Path, tensors: TensorFiles, answers: Mapping[str, An
         "answers": dict(answers),
     }
     try:
-        with replaced_file(folder / CHECKSUMS_NAME) as unfinished:
-            write_json(unfinished, document)
+        replace_json(folder / CHECKSUMS_NAME, document)
     except OSError as error:
         raise OutputError(
             f"{folder / CHECKSUMS_NAME} could not be written: {error.strerror or error}."
@@ -123,14 +120,8 @@ def write_checksums(folder: Path, tensors: TensorFiles, answers: Mapping[str, An
 
 
 def _covered_files(folder: Path) -> dict[str, Path]:
-    """Config, tokenizer, records, modules and heads: what steps copy, except licences and cards."""
-    found: dict[str, Path] = {}
-    for place in [folder, *module_folders(folder)]:
-        files = [path for path in auxiliary_files(place) if not is_licence(path)]
-        files += [path for path in place.glob("*.safetensors") if has_file(path)]
-        found |= {path.relative_to(folder).as_posix(): path for path in files}
-    found.pop(PACKED_NAME, None)
-    return found
+    """What answers depend on besides packed.safetensors, whose tensors have their own."""
+    return {name: path for name, path in files_of_answers(folder).items() if name != PACKED_NAME}
 
 
 def _of_file(path: Path) -> str:

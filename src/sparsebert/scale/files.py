@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from sparsebert.checkpoint import resolve_model
+from sparsebert.checkpoint.model_files import model_fingerprint
 from sparsebert.errors import EngineError
 from sparsebert.extras import need_extra
 from sparsebert.inference import load
@@ -26,7 +27,7 @@ from sparsebert.progress import Progress, silent
 from sparsebert.scale.columns import ERROR, Columns
 from sparsebert.scale.finished_parts import is_whole
 from sparsebert.scale.input_files import Location, find_input_files
-from sparsebert.scale.job import Job, Report, Worker, describe, fingerprint
+from sparsebert.scale.job import Job, Report, Worker, describe
 from sparsebert.scale.operations import Classification, Embedding, Operation, output_names
 from sparsebert.scale.output import begin, discard, finish
 from sparsebert.scale.parts import ROWS_PER_FILE, Part, make_plan
@@ -209,7 +210,7 @@ def run_files(
     job = Job(
         # An absolute path, as workers have other working directories.
         model=str(folder.resolve() if folder.is_dir() else model),
-        fingerprint=fingerprint(resolve_model(model)),
+        fingerprint=model_fingerprint(resolve_model(model)),
         max_length=max_length,
         compute=compute,
         operation=operation,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint import resolve_model, source_name
-from sparsebert.checkpoint.sentence_transformers import SENTENCE_CONFIGS
+from sparsebert.checkpoint.model_files import model_fingerprint
 from sparsebert.errors import CheckpointError
 from sparsebert.inference import Model, load
 from sparsebert.scale.columns import Columns
@@ -23,21 +21,6 @@ from sparsebert.scale.parts import Part, PartReader, Plan
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_FILES = {  # besides the weights, what results depend on
-    *SENTENCE_CONFIGS,
-    "added_tokens.json",
-    "config.json",
-    "config_sentence_transformers.json",
-    "merges.txt",
-    "modules.json",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "vocab.txt",
-}
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -103,19 +86,6 @@ def describe(job: Job, plan: Plan, rows_per_file: int) -> dict[str, Any]:
     }
 
 
-def fingerprint(model: str | Path) -> str:
-    """SHA-256 of everything a model's results depend on: weights, config, tokenizer, pooling."""
-    folder = resolve_model(model)
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and (path.suffix == ".safetensors" or path.name in _FILES):
-            digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())
-            with path.open("rb") as file:
-                while block := file.read(_BLOCK):
-                    digest.update(block)
-    return digest.hexdigest()
-
-
 class Worker:
     """Processes parts of a job one after the other, with its own engine.
 
@@ -153,7 +123,7 @@ class Worker:
     def _loaded(self) -> Model:
         if self._model is None:
             job = self._job
-            if fingerprint(job.model) != job.fingerprint:
+            if model_fingerprint(resolve_model(job.model)) != job.fingerprint:
                 raise CheckpointError(
                     f"the model {job.model} on {platform.node()} is not the one that the job was "
                     "started with: copy the same model to every machine."

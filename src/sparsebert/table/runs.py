@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsebert.checkpoint.auxiliary_files import EVALUATION_NAME, TRAINING_NAME
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.json_files import read_object
+from sparsebert.checkpoint.model_files import EVALUATION_NAME, TRAINING_NAME
 from sparsebert.checkpoint.seeds import seed_folders
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.table.commands import command

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint import Checkpoint, open_checkpoint, resolve_model
-from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.bge_m3 import HEADS, head_file
 from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.json_files import differences, read_object
+from sparsebert.checkpoint.model_files import TRAINING_NAME
 from sparsebert.checkpoint.staging import check_output
 from sparsebert.errors import CheckpointError, OutputError
 from sparsebert.extras import need_extra

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsebert.checkpoint import Checkpoint
-from sparsebert.checkpoint.folder import model_fingerprint
+from sparsebert.checkpoint.model_files import model_fingerprint
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.own import reading_task
@@ -26,7 +26,7 @@ def run_fingerprints(
 ) -> dict[str, str]:
     """Those of a fine-tuning run: model, labels and rows; unlabelled texts and teacher, if any."""
     found = {
-        "the model": model_fingerprint(checkpoint),
+        "the model": model_fingerprint(checkpoint.path),
         "the labels": text_fingerprint(data.task.labels),
         "the training rows": _of_examples([data.train]),
         "the validation rows": _of_examples(data.held_out),
@@ -34,7 +34,7 @@ def run_fingerprints(
     if data.unlabelled is not None:
         found["the unlabelled texts"] = _of_examples([data.unlabelled])
     if teacher is not None:
-        found["the teacher"] = model_fingerprint(teacher)
+        found["the teacher"] = model_fingerprint(teacher.path)
     return found
 
 
@@ -47,12 +47,15 @@ def upstream_fingerprints(
     teacher: Checkpoint | None,
 ) -> dict[str, str]:
     """Those of upstream pruning: model and corpus; calibration texts and teacher, if any."""
-    found = {"the model": model_fingerprint(checkpoint), "the corpus": text_fingerprint(corpus)}
+    found = {
+        "the model": model_fingerprint(checkpoint.path),
+        "the corpus": text_fingerprint(corpus),
+    }
     if calibration is not None:
         texts = read_texts(calibration, reading_task(task), columns)
         found["the calibration texts"] = text_fingerprint(texts)
     if teacher is not None:
-        found["the teacher"] = model_fingerprint(teacher)
+        found["the teacher"] = model_fingerprint(teacher.path)
     return found
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.json_files import read_object
+from sparsebert.checkpoint.model_files import TRAINING_NAME
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.table import Task
 from sparsebert.training.options import FinetuneOptions

@@ -13,10 +13,10 @@ from sparsebert.checkpoint import (
     write_masks,
     write_tensors,
 )
-from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.bge_m3 import HEADS, head_file
 from sparsebert.checkpoint.card import write_card
 from sparsebert.checkpoint.json_files import write_json
+from sparsebert.checkpoint.model_files import TRAINING_NAME
 from sparsebert.checkpoint.sentence_transformers import write_mean_pooling
 from sparsebert.checkpoint.sparsity import with_step
 from sparsebert.evaluation.metrics import ByClass

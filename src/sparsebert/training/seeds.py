@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint import open_checkpoint
 from sparsebert.checkpoint.atomic import replaced_file
-from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.card import CARD_NAME, model_index
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.json_files import differences, read_object, replace_json
+from sparsebert.checkpoint.model_files import TRAINING_NAME
 from sparsebert.checkpoint.seeds import SEEDS_NAME, seed_folder, seed_folders
 from sparsebert.errors import OtherRunError, OutputError, TrainingError
 from sparsebert.evaluation.results import (

@@ -17,9 +17,9 @@ from sparsebert.checkpoint import (
     write_masks,
     write_tensors,
 )
-from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME
 from sparsebert.checkpoint.dtypes import Array
 from sparsebert.checkpoint.json_files import write_json
+from sparsebert.checkpoint.model_files import TRAINING_NAME
 from sparsebert.extras import data_frame
 from sparsebert.training.saving import progress_record, versions
 
