@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from sparsebert.bench.engines.onnxruntime import OnnxRuntimeEngine
 from sparsebert.checkpoint import resolve_model
-from sparsebert.checkpoint.sentence_transformers import read_sentence_config
+from sparsebert.checkpoint.sentence_config import read_sentence_config
 from sparsebert.checkpoint.tokenizer import read_tokenizer
 
 

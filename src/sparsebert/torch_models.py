@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from sparsebert.checkpoint.families import FAMILIES, Family, Head
 from sparsebert.checkpoint.hub_configs import check_transformers_reads
-from sparsebert.checkpoint.sentence_transformers import transformer_folder
+from sparsebert.checkpoint.modules import transformer_folder
 from sparsebert.errors import CheckpointError, TrainingError
 from sparsebert.extras import need_extra
 from sparsebert.progress import Progress, silent

@@ -18,7 +18,7 @@ from sparsebert.checkpoint import (
     read_prompts,
     transformer_folder,
 )
-from sparsebert.checkpoint.sentence_transformers import read_dimensions, read_similarity
+from sparsebert.checkpoint.model_settings import read_dimensions, read_similarity
 from sparsebert.errors import CheckpointError
 
 

@@ -13,7 +13,7 @@ import pytest
 from sentence_folders import write_modules, write_pooling
 from sentences import SENTENCES, long_text
 from sparsebert import load, pack, prune
-from sparsebert.checkpoint.sentence_transformers import SentenceConfig, read_sentence_config
+from sparsebert.checkpoint.sentence_config import SentenceConfig, read_sentence_config
 from sparsebert.errors import CheckpointError
 from sparsebert.inference.texts import as_texts
 from sparsebert.inference.tokenizing import folder_tokenizer

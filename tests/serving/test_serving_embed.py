@@ -18,7 +18,7 @@ from sentence_folders import with_settings
 from sentences import SENTENCES, long_text
 from served import ask, close, refusal, serving
 from sparsebert import load
-from sparsebert.checkpoint.sentence_transformers import write_mean_pooling
+from sparsebert.checkpoint.pooling import write_mean_pooling
 from sparsebert.errors import CheckpointError
 from sparsebert.inference.texts import as_texts
 from sparsebert.serving import load_models

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sparsebert.checkpoint.sentence_transformers import SETTINGS_NAME
+from sparsebert.checkpoint.model_settings import MODEL_SETTINGS_NAME
 
 OLD = "sentence_transformers.models."
 NEW = {
@@ -73,7 +73,7 @@ def with_modules(source: Path, target: Path, *, mode: str, normalize: bool) -> P
 def with_settings(source: Path, target: Path, **settings: Any) -> Path:
     """A copy of a folder with mean pooling and config_sentence_transformers.json."""
     with_modules(source, target, mode="mean", normalize=False)
-    (target / SETTINGS_NAME).write_text(json.dumps(settings))
+    (target / MODEL_SETTINGS_NAME).write_text(json.dumps(settings))
     return target
 
 
@@ -82,9 +82,9 @@ def folder_that_says(source: Path, target: Path, config: Any, settings: Any) -> 
         import sentence_transformers
 
         sentence_transformers.CrossEncoder(str(source), device="cpu").save(str(target))
-        written = json.loads((target / SETTINGS_NAME).read_text())
+        written = json.loads((target / MODEL_SETTINGS_NAME).read_text())
         assert written["activation_fn"] == SIGMOID
-        (target / SETTINGS_NAME).write_text(json.dumps({**written, **settings}))
+        (target / MODEL_SETTINGS_NAME).write_text(json.dumps({**written, **settings}))
     else:
         shutil.copytree(source, target)
     raw = json.loads((target / "config.json").read_text())

@@ -35,7 +35,7 @@ from sparsebert.bench.workloads import (
 from sparsebert.checkpoint import EncoderConfig, open_checkpoint, resolve_model
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.model_files import fingerprint, weight_files
-from sparsebert.checkpoint.sentence_transformers import transformer_folder
+from sparsebert.checkpoint.modules import transformer_folder
 from sparsebert.engine import default_threads
 from sparsebert.errors import InputError, OutputError
 from sparsebert.machine import describe_machine

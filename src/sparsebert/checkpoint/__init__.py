@@ -9,9 +9,10 @@ from sparsebert.checkpoint.config import EncoderConfig, Head, write_config
 from sparsebert.checkpoint.folder import Checkpoint, open_checkpoint
 from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.masks import MASKS_NAME, read_masks, write_masks
+from sparsebert.checkpoint.model_settings import Prompts, read_prompts
+from sparsebert.checkpoint.modules import transformer_folder
 from sparsebert.checkpoint.pooling import Pooling, read_pooling
 from sparsebert.checkpoint.score_function import ScoreFunction, read_score_function
-from sparsebert.checkpoint.sentence_transformers import Prompts, read_prompts, transformer_folder
 from sparsebert.checkpoint.sparsity import with_step
 from sparsebert.checkpoint.staging import staged_folder
 from sparsebert.checkpoint.tensors import WEIGHTS_NAME, TensorFiles, TensorSpec

@@ -12,16 +12,16 @@ from sparsebert.checkpoint.config import CONFIG_NAME, write_config
 from sparsebert.checkpoint.folder_files import check_inside, has_file
 from sparsebert.checkpoint.json_files import read_object, write_json
 from sparsebert.checkpoint.model_files import auxiliary_files, weight_files
-from sparsebert.checkpoint.sentence_transformers import (
+from sparsebert.checkpoint.modules import (
     MODULES_NAME,
-    SENTENCE_CONFIGS,
     module_folders,
     transformer_folder,
     transformer_on_top,
 )
+from sparsebert.checkpoint.sentence_config import SENTENCE_CONFIGS
 from sparsebert.checkpoint.tokenizer import write_tokenizer
+from sparsebert.checkpoint.tokenizer_settings import TOKENIZER_CONFIG_NAME
 
-_TOKENIZER_CONFIG = "tokenizer_config.json"
 # The keys of a length limit in sentence-transformers' settings, and of nested settings.
 _LIMITS = ("max_seq_length", "model_max_length", "max_length")
 _HANDED_ON = ("processor_kwargs", "tokenizer_args", "processing_kwargs", "text", "common")
@@ -85,7 +85,7 @@ def write_trained_length(folder: Path, tokens: int) -> None:
     ``model_max_length``, and so does SentenceTransformer if its own settings have no limit. The
     lineage distinguishes this limit from the tokenizer's original one (`sparsity.trained_length`).
     """
-    file = folder / _TOKENIZER_CONFIG
+    file = folder / TOKENIZER_CONFIG_NAME
     settings = read_object(file) if has_file(file) else {}
     write_json(file, {**settings, "model_max_length": tokens})
     if not has_file(folder / MODULES_NAME):

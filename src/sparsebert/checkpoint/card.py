@@ -13,7 +13,7 @@ from sparsebert.checkpoint.folder_files import check_inside, has_file
 from sparsebert.checkpoint.hub_configs import read_config
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.masks import MASKS_NAME
-from sparsebert.checkpoint.sentence_transformers import MODULES_NAME, transformer_folder
+from sparsebert.checkpoint.modules import MODULES_NAME, transformer_folder
 from sparsebert.errors import CheckpointError
 
 if TYPE_CHECKING:

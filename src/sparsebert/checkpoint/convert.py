@@ -37,7 +37,7 @@ from sparsebert.checkpoint.lora_tasks import (
     choose_task,
     write_task_settings,
 )
-from sparsebert.checkpoint.sentence_transformers import module_folders, transformer_folder
+from sparsebert.checkpoint.modules import module_folders, transformer_folder
 from sparsebert.checkpoint.sparsity import with_step
 from sparsebert.checkpoint.staging import check_output, staged_folder
 from sparsebert.checkpoint.tensors import (

@@ -7,8 +7,8 @@ from typing import Literal
 
 from sparsebert.checkpoint.bge_m3 import read_token_weights
 from sparsebert.checkpoint.folder import Checkpoint
+from sparsebert.checkpoint.modules import read_modules
 from sparsebert.checkpoint.multi_vector import read_multi_vector
-from sparsebert.checkpoint.sentence_transformers import read_modules
 from sparsebert.checkpoint.sparse_routes import SPLADE_MODULE
 
 EmbeddingKind = Literal["dense", "sparse", "tokens"]

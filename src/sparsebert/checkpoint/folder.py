@@ -20,8 +20,8 @@ from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.hub_configs import read_config
 from sparsebert.checkpoint.hub_layouts import family_tensors
+from sparsebert.checkpoint.modules import transformer_folder
 from sparsebert.checkpoint.pooling import Pooling, read_pooling
-from sparsebert.checkpoint.sentence_transformers import transformer_folder
 from sparsebert.checkpoint.tensors import INDEX_NAME, PACKED_NAME, WEIGHTS_NAME, TensorFiles
 from sparsebert.errors import CheckpointError, reading
 

@@ -21,7 +21,8 @@ from sparsebert.checkpoint.families import Family
 from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.hub_layouts import family_names
 from sparsebert.checkpoint.json_files import read_json, read_object, write_json
-from sparsebert.checkpoint.sentence_transformers import MODULES_NAME, SETTINGS_NAME
+from sparsebert.checkpoint.model_settings import MODEL_SETTINGS_NAME
+from sparsebert.checkpoint.modules import MODULES_NAME
 from sparsebert.checkpoint.tensors import TensorFiles, TensorSpec
 from sparsebert.errors import CheckpointError
 
@@ -171,7 +172,7 @@ def write_task_settings(folder: Path, task: LoraTask) -> None:
                 module["type"] = "sentence_transformers.models.Transformer"
                 module.pop("kwargs", None)
         write_json(file, modules)
-    file = folder / SETTINGS_NAME
+    file = folder / MODEL_SETTINGS_NAME
     settings = read_object(file) if has_file(file) else {}
     prompts = settings.get("prompts")
     if isinstance(prompts, dict) and prompts.get(task.name):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sparsebert.checkpoint.folder_files import check_inside, has_file
-from sparsebert.checkpoint.sentence_transformers import module_folders, transformer_folder
+from sparsebert.checkpoint.modules import module_folders, transformer_folder
 from sparsebert.checkpoint.tensors import INDEX_NAME
 
 _SUFFIXES = (".json", ".txt", ".model", ".jinja", ".vocab", ".metadata")  # .metadata: ColBERT's

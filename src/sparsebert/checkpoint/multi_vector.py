@@ -20,17 +20,15 @@ from sparsebert.checkpoint.families import COLBERT_ARCHITECTURE
 from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.known_keys import MULTI_VECTOR_MASK
-from sparsebert.checkpoint.sentence_transformers import (
+from sparsebert.checkpoint.model_settings import MODEL_SETTINGS_NAME, model_settings, read_prompts
+from sparsebert.checkpoint.modules import (
     MODULES_NAME,
-    SETTINGS_NAME,
     TRANSFORMERS,
     Module,
     differing_routes,
-    model_settings,
     read_modules,
-    read_prompts,
-    transformer_settings,
 )
+from sparsebert.checkpoint.sentence_config import transformer_settings
 from sparsebert.checkpoint.vector_layers import (
     TOKENS,
     UnsupportedModuleError,
@@ -158,7 +156,7 @@ def _with_modules(folder: Path, modules: list[Module]) -> MultiVector:
     """The layouts with modules.json: sentence-transformers', and PyLate's."""
     if differing := differing_routes(folder):
         raise UnsupportedModuleError(differing)
-    where, settings = folder / SETTINGS_NAME, model_settings(folder)
+    where, settings = folder / MODEL_SETTINGS_NAME, model_settings(folder)
     pylate = settings.get("model_type") == "ColBERT"
     layers: list[VectorLayer] = []
     mask: dict[str, Any] | None = None

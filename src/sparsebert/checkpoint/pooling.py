@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsebert.checkpoint.json_files import ConfigValues, read_object
+from sparsebert.checkpoint.config import CONFIG_NAME
+from sparsebert.checkpoint.json_files import ConfigValues, read_object, write_json
 from sparsebert.checkpoint.known_keys import POOLING
-from sparsebert.checkpoint.sentence_transformers import (
+from sparsebert.checkpoint.model_settings import MODEL_SETTINGS_NAME, read_dimensions
+from sparsebert.checkpoint.modules import (
     MODULES_NAME,
     TRANSFORMERS,
     differing_routes,
-    read_dimensions,
     read_modules,
     read_routes,
-    transformer_task,
     unsupported_route,
 )
+from sparsebert.checkpoint.sentence_config import SENTENCE_CONFIGS, transformer_task
 from sparsebert.checkpoint.sparse_routes import SPLADE_MODULE
 from sparsebert.checkpoint.vector_layers import (
     LAYERS,
@@ -103,6 +104,26 @@ def read_pooling(folder: Path) -> Pooling | None:
         return Pooling(unsupported=str(error))
 
 
+def write_mean_pooling(folder: Path, width: int, max_length: int) -> None:
+    """Write the modules of an embedding model: the encoder at the top, then mean pooling.
+
+    Settings that the folder had without modules are removed: they did not apply to it.
+    """
+    (folder / MODEL_SETTINGS_NAME).unlink(missing_ok=True)
+    kinds = {"Transformer": "", "Pooling": "1_Pooling"}
+    library = "sentence_transformers.models"
+    modules = [
+        {"idx": place, "name": str(place), "path": path, "type": f"{library}.{kind}"}
+        for place, (kind, path) in enumerate(kinds.items())
+    ]
+    write_json(folder / MODULES_NAME, modules)
+    (folder / kinds["Pooling"]).mkdir()
+    pooling = {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True}
+    write_json(folder / kinds["Pooling"] / CONFIG_NAME, pooling)
+    settings = {"max_seq_length": max_length, "do_lower_case": False}
+    write_json(folder / SENTENCE_CONFIGS[0], settings)
+
+
 def _read(folder: Path) -> Pooling | None:
     if routed := unsupported_route(folder):
         raise UnsupportedModuleError(routed)
@@ -118,7 +139,7 @@ def _read(folder: Path) -> Pooling | None:
                 raise UnsupportedModuleError(
                     f"{folder / MODULES_NAME} pools a head's logits, which is not supported."
                 )
-            file = module.folder / "config.json"
+            file = module.folder / CONFIG_NAME
             settings = read_object(file)
             POOLING.check(settings, file)
             values = ConfigValues(settings, file, {})

@@ -14,7 +14,7 @@ from sparsebert.checkpoint.folder_files import check_inside
 from sparsebert.checkpoint.hub import HUB_ID
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.model_files import is_weights, published_files, weight_files
-from sparsebert.checkpoint.sentence_transformers import transformer_folder
+from sparsebert.checkpoint.modules import transformer_folder
 from sparsebert.checkpoint.staging import staged_folder
 from sparsebert.checkpoint.tensors import PACKED_NAME
 from sparsebert.errors import CheckpointError, InputError, OutputError

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, Head
-from sparsebert.checkpoint.sentence_transformers import SETTINGS_NAME, model_settings, read_prompts
+from sparsebert.checkpoint.model_settings import MODEL_SETTINGS_NAME, model_settings, read_prompts
 from sparsebert.errors import CheckpointError
 
 ScoreFunction = Literal["softmax", "sigmoid", "none"]
@@ -69,7 +69,7 @@ def read_score_prompt(folder: Path) -> str:
 
 def _named_activation(folder: Path, raw: dict[str, Any]) -> ScoreFunction | None:
     """The activation that sentence-transformers 6 would find; older versions wrote it elsewhere."""
-    where = folder / SETTINGS_NAME
+    where = folder / MODEL_SETTINGS_NAME
     found = model_settings(folder, reranker=True).get("activation_fn")
     if found is None:
         where = folder / CONFIG_NAME

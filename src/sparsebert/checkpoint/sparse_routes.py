@@ -14,15 +14,9 @@ from sparsebert.checkpoint.dtypes import Float32
 from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.json_files import ConfigValues, read_object
 from sparsebert.checkpoint.known_keys import SPARSE_TABLE, SPLADE_POOLING
+from sparsebert.checkpoint.model_settings import MODEL_SETTINGS_NAME, model_settings
+from sparsebert.checkpoint.modules import Module, read_modules, read_routes, unsupported_route
 from sparsebert.checkpoint.multi_vector import Task
-from sparsebert.checkpoint.sentence_transformers import (
-    SETTINGS_NAME,
-    Module,
-    model_settings,
-    read_modules,
-    read_routes,
-    unsupported_route,
-)
 from sparsebert.checkpoint.vector_layers import read_floats, tensors_at
 from sparsebert.errors import CheckpointError
 
@@ -122,4 +116,4 @@ def _most_weights(folder: Path) -> int | None:
     settings = model_settings(folder)
     if settings.get("max_active_dims") is None:
         return None
-    return ConfigValues(settings, folder / SETTINGS_NAME, {}).count("max_active_dims")
+    return ConfigValues(settings, folder / MODEL_SETTINGS_NAME, {}).count("max_active_dims")

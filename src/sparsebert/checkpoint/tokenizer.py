@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, normalizers
 from sparsebert.checkpoint.config import CONFIG_NAME, EncoderConfig, model_type_of
 from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.json_files import read_object, write_json
-from sparsebert.checkpoint.sentence_transformers import read_sentence_config
+from sparsebert.checkpoint.sentence_config import read_sentence_config
 from sparsebert.checkpoint.tokenizer_building import StoredTokenizer, build_tokenizer, open_file
 from sparsebert.checkpoint.tokenizer_settings import TOKENIZER_FILES, TOKENIZER_NAME
 from sparsebert.errors import CheckpointError, reading

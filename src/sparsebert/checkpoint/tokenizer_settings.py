@@ -26,11 +26,11 @@ from sparsebert.errors import CheckpointError
 Side = Literal["right", "left"]
 
 TOKENIZER_NAME = "tokenizer.json"
-SETTINGS_NAME = "tokenizer_config.json"
+TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
 _OLDER_NAME = "special_tokens_map.json"
 _OLD_ADDED = "added_tokens.json"
 # The files that determine a tokenizer if there is a tokenizer.json, besides config.json.
-TOKENIZER_FILES = (TOKENIZER_NAME, SETTINGS_NAME, _OLDER_NAME, _OLD_ADDED)
+TOKENIZER_FILES = (TOKENIZER_NAME, TOKENIZER_CONFIG_NAME, _OLDER_NAME, _OLD_ADDED)
 
 _BERT_TOKENS = {
     "unk_token": "[UNK]",
@@ -165,7 +165,9 @@ class TokenizerSettings:
         if value is None and name != "strip_accents":
             return default
         if value is not None and not isinstance(value, bool):
-            raise CheckpointError(f"{SETTINGS_NAME}: {name} must be true or false, not {value!r}.")
+            raise CheckpointError(
+                f"{TOKENIZER_CONFIG_NAME}: {name} must be true or false, not {value!r}."
+            )
         return value
 
     @property
@@ -173,7 +175,9 @@ class TokenizerSettings:
         """The id that DeBERTa's class uses for the unknown token if it does not find it."""
         value = self._value("unk_id", 1)
         if type(value) is not int or value < 0:
-            raise CheckpointError(f"{SETTINGS_NAME}: unk_id must be a token id, not {value!r}.")
+            raise CheckpointError(
+                f"{TOKENIZER_CONFIG_NAME}: unk_id must be a token id, not {value!r}."
+            )
         return value
 
     @property
@@ -191,7 +195,9 @@ class TokenizerSettings:
         if names is None:
             return self.kind.token_types
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise CheckpointError(f"{SETTINGS_NAME}: model_input_names must be a list of names.")
+            raise CheckpointError(
+                f"{TOKENIZER_CONFIG_NAME}: model_input_names must be a list of names."
+            )
         return "token_type_ids" in names
 
     def side(self, stored: object) -> Side:
@@ -199,7 +205,8 @@ class TokenizerSettings:
         value = self._value("truncation_side", stored)
         if value not in ("right", "left"):
             raise CheckpointError(
-                f"{SETTINGS_NAME}: truncation_side must be 'right' or 'left', not {value!r}."
+                f"{TOKENIZER_CONFIG_NAME}: truncation_side must be 'right' or 'left', not "
+                f"{value!r}."
             )
         return "left" if value == "left" else "right"
 
@@ -212,8 +219,8 @@ def read_settings(folder: Path, given: Mapping[str, Any] | None = None) -> Token
 
     Raises CheckpointError for a tokenizer that sparsebert cannot build, and for damaged files.
     """
-    config = {**read_optional(folder, SETTINGS_NAME), **(given or {})}
-    TOKENIZER_CONFIG.check(config, folder / SETTINGS_NAME)
+    config = {**read_optional(folder, TOKENIZER_CONFIG_NAME), **(given or {})}
+    TOKENIZER_CONFIG.check(config, folder / TOKENIZER_CONFIG_NAME)
     older = {} if "added_tokens_decoder" in config else read_optional(folder, _OLDER_NAME)
     older = {name: value for name, value in older.items() if name not in (given or {})}
     model_type, kind = _class_of(folder, config)

@@ -14,7 +14,7 @@ from sparsebert.checkpoint.dtypes import WEIGHT_TYPES, Float32, check_finite, wi
 from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.json_files import ConfigValues, read_object
 from sparsebert.checkpoint.known_keys import DENSE, LAYER_NORM, NORMALIZE
-from sparsebert.checkpoint.sentence_transformers import Module
+from sparsebert.checkpoint.modules import Module
 from sparsebert.checkpoint.tensors import INDEX_NAME, PACKED_NAME, WEIGHTS_NAME, TensorFiles
 from sparsebert.errors import CheckpointError
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from sparsebert.checkpoint import Prompts
 from sparsebert.checkpoint.embedding_kinds import EmbeddingKind
-from sparsebert.checkpoint.sentence_transformers import read_similarity
+from sparsebert.checkpoint.model_settings import read_similarity
 from sparsebert.evaluation.embeddings import check_searched, embeddings, units
 from sparsebert.evaluation.metrics import Scores, regression_scores
 from sparsebert.evaluation.retrieval import Search, products, retrieval_scores, search

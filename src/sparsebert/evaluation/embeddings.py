@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from sparsebert.checkpoint.embedding_kinds import EmbeddingKind
+from sparsebert.checkpoint.model_settings import read_similarity
 from sparsebert.checkpoint.multi_vector import Task
-from sparsebert.checkpoint.sentence_transformers import read_similarity
 from sparsebert.errors import DataError
 from sparsebert.evaluation.retrieval import Floats, Ints
 from sparsebert.inference.texts import as_texts

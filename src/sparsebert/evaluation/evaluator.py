@@ -20,7 +20,7 @@ from sparsebert.checkpoint.embedding_kinds import (
     embedding_kinds,
     kind_without_dense,
 )
-from sparsebert.checkpoint.sentence_transformers import read_similarity
+from sparsebert.checkpoint.model_settings import read_similarity
 from sparsebert.checkpoint.tokenizer import check_ids
 from sparsebert.errors import CheckpointError, DataError, EngineError
 from sparsebert.evaluation.embedding_scores import (

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer
 
-from sparsebert.checkpoint.sentence_transformers import read_sentence_config, transformer_folder
+from sparsebert.checkpoint.modules import transformer_folder
+from sparsebert.checkpoint.sentence_config import read_sentence_config
 from sparsebert.checkpoint.tokenizer import read_tokenizer
 from sparsebert.checkpoint.tokenizer_settings import Side
 from sparsebert.errors import CheckpointError, InputError, reading

@@ -20,7 +20,7 @@ from typing import Any
 from sparsebert.checkpoint import resolve_model
 from sparsebert.checkpoint.json_files import read_json, replace_json
 from sparsebert.checkpoint.known_keys import CONFIG_KWARGS, MODEL_KWARGS
-from sparsebert.checkpoint.sentence_transformers import (
+from sparsebert.checkpoint.modules import (
     MODULES_NAME,
     ROUTER_NAME,
     router_types,

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsebert.checkpoint import transformer_folder
-from sparsebert.checkpoint.sentence_transformers import read_sentence_config
+from sparsebert.checkpoint.sentence_config import read_sentence_config
 from sparsebert.errors import CheckpointError, reason_of
 from sparsebert.extras import need_extra
 from sparsebert.progress import Progress, silent

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsebert.checkpoint import Checkpoint, EncoderConfig
-from sparsebert.checkpoint.sentence_transformers import read_similarity
+from sparsebert.checkpoint.model_settings import read_similarity
 from sparsebert.evaluation.scored_rows import check_positions, text_limit
 from sparsebert.options import option
 from sparsebert.tasks.table import Kind, Task

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsebert.checkpoint import Checkpoint, read_masks
-from sparsebert.checkpoint.sentence_transformers import read_similarity
+from sparsebert.checkpoint.model_settings import read_similarity
 from sparsebert.checkpoint.tokenizer import check_ids
 from sparsebert.evaluation.embedding_scores import EmbeddedSplit
 from sparsebert.evaluation.scoring import PreparedSplit, ScoredSplit

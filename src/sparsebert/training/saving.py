@@ -17,7 +17,7 @@ from sparsebert.checkpoint.bge_m3 import HEADS, head_file
 from sparsebert.checkpoint.card import write_card
 from sparsebert.checkpoint.json_files import write_json
 from sparsebert.checkpoint.model_files import TRAINING_NAME
-from sparsebert.checkpoint.sentence_transformers import write_mean_pooling
+from sparsebert.checkpoint.pooling import write_mean_pooling
 from sparsebert.checkpoint.sparsity import with_step
 from sparsebert.evaluation.metrics import ByClass
 from sparsebert.evaluation.results import cells, hub_results, scores_table, table_row

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from sparsebert.checkpoint import open_checkpoint, read_masks
 from sparsebert.checkpoint.config import parse_config
-from sparsebert.checkpoint.sentence_transformers import read_similarity
+from sparsebert.checkpoint.model_settings import read_similarity
 from sparsebert.evaluation.torch_embedding import TorchEmbedder, TorchPooler
 from sparsebert.pruning.gradual import SparsitySchedule
 from sparsebert.training.batches import BatchPlan

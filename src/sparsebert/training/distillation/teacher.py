@@ -23,9 +23,9 @@ from transformers import PreTrainedModel
 from sparsebert.checkpoint import Checkpoint, open_checkpoint, read_prompts, resolve_model
 from sparsebert.checkpoint.config import CONFIG_NAME, Head
 from sparsebert.checkpoint.families import HeadShape
+from sparsebert.checkpoint.model_settings import MODEL_SETTINGS_NAME
 from sparsebert.checkpoint.pooling import Pooling
 from sparsebert.checkpoint.seeds import seed_folders
-from sparsebert.checkpoint.sentence_transformers import SETTINGS_NAME
 from sparsebert.checkpoint.tokenizer import unknown_ids
 from sparsebert.errors import CheckpointError, TrainingError
 from sparsebert.evaluation.torch_embedding import TorchPooler
@@ -221,7 +221,7 @@ def _check_embedding(teacher: Checkpoint, student: Checkpoint, logits_weight: fl
     if said[0] != said[1]:
         raise TrainingError(
             f"the teacher {teacher.path} puts other prompts before texts than {student.path}: "
-            f"use the same {SETTINGS_NAME} in both folders."
+            f"use the same {MODEL_SETTINGS_NAME} in both folders."
         )
 
 
