@@ -29,7 +29,7 @@ from sparsebert.checkpoint.folder import (
 from sparsebert.checkpoint.folder_files import has_file
 from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.hub_configs import read_config
-from sparsebert.checkpoint.hub_layouts import family_names, family_tensors
+from sparsebert.checkpoint.hub_layouts import family_parts
 from sparsebert.checkpoint.json_files import plain_file, read_object
 from sparsebert.checkpoint.lora_tasks import (
     LoraTask,
@@ -169,11 +169,9 @@ def _chosen_task(folder: Path, told: Mapping[str, Any], task: str | None) -> Lor
     return None
 
 
-def _open_source(
-    folder: Path, family: Family, task: LoraTask | None
-) -> _Safetensors | _Merged | _Pickles:
+def _open_source(folder: Path, family: Family, task: LoraTask | None) -> _Safetensors | _Pickles:
     if has_file(folder / WEIGHTS_NAME) or has_file(folder / INDEX_NAME):
-        return _Merged(folder, family, task) if task else _Safetensors(folder, family)
+        return _Safetensors(folder, family, task)
     if task is not None:
         raise CheckpointError(
             f"{folder} has no {WEIGHTS_NAME}: LoRA tasks can only be merged from safetensors."
@@ -197,24 +195,10 @@ def _open_source(
     )
 
 
-class _Safetensors:
+class _Safetensors(MergedTensors):
     kind = "safetensors"
 
-    def __init__(self, folder: Path, family: Family) -> None:
-        self._tensors = family_tensors(TensorFiles.of_folder(folder), family)
-        self.tied: list[str] = []
-
-    def specs(self) -> list[TensorSpec]:
-        return [self._tensors.spec(name) for name in self._tensors]
-
-    def read(self, name: str) -> Array:
-        return self._tensors[name]
-
-
-class _Merged(MergedTensors):
-    kind = "safetensors"
-
-    def __init__(self, folder: Path, family: Family, task: LoraTask) -> None:
+    def __init__(self, folder: Path, family: Family, task: LoraTask | None) -> None:
         super().__init__(TensorFiles.of_folder(folder), family, task)
         self.tied: list[str] = []
 
@@ -288,19 +272,12 @@ class _Pickles(_TorchTensors):
     kind = "pytorch"
 
     def __init__(self, paths: list[Path], family: Family) -> None:
-        tensors: dict[str, Tensor] = {}
-        for name, value in _read_pickles(paths).items():
-            parts = family_names(name, family)
-            if len(parts) > 1 and (not value.dim() or len(value) % len(parts)):
-                raise CheckpointError(
-                    f"{paths[0].parent}: tensor '{name}' of shape {list(value.shape)} cannot be "
-                    f"split into {len(parts)} equal parts."
-                )
-            cut = value.chunk(len(parts)) if len(parts) > 1 else (value,)
-            for part, rows in zip(parts, cut, strict=True):
-                if part in tensors:
-                    raise CheckpointError(f"{paths[0].parent} contains tensor '{part}' twice.")
-                tensors[part] = rows
+        stored = _read_pickles(paths)
+        shapes = {name: tuple(tensor.shape) for name, tensor in stored.items()}
+        tensors = {
+            name: part.of(stored[part.stored])
+            for name, part in family_parts(shapes, family, paths[0].parent).items()
+        }
         super().__init__(tensors, paths)
         self.tied = self._drop_tied(family)
 

@@ -8,8 +8,9 @@ transformers' own. `hub_configs` reads their config.json.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sparsebert.checkpoint.families import (
     GTE,
@@ -20,7 +21,8 @@ from sparsebert.checkpoint.families import (
     XLM_ROBERTA,
     Family,
 )
-from sparsebert.checkpoint.tensors import TensorFiles
+from sparsebert.checkpoint.tensors import TensorFiles, TensorPart
+from sparsebert.errors import CheckpointError
 
 _SEPARATE = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
@@ -117,20 +119,41 @@ _LAYOUTS = {
 }
 
 
-def family_names(stored: str, family: Family) -> tuple[str, ...]:
-    """The name of a file's tensor in transformers' model of the family.
+def family_parts(
+    shapes: Mapping[str, tuple[int, ...]],
+    family: Family,
+    where: Path,
+    *,
+    plain: Callable[[str], str] = str,
+) -> dict[str, TensorPart]:
+    """By their names in transformers' model of the family, the parts of stored tensors.
 
-    For a fused layer, the names of the layers that its rows are split into equally.
+    ``shapes`` are those of the stored tensors, and ``plain`` turns a stored name into the authors'.
+    Raises CheckpointError, naming ``where``, for a fused layer that cannot be split and for two
+    tensors of one name.
     """
-    layout = _LAYOUTS.get(family.model_type)
-    return layout.parts(stored) if layout else (stored,)
+    layout = _LAYOUTS.get(family.model_type, HubLayout(()))
+    found: dict[str, TensorPart] = {}
+    for stored, shape in shapes.items():
+        names = layout.parts(plain(stored))
+        count = len(names)
+        if count > 1 and (not shape or shape[0] % count):
+            raise CheckpointError(
+                f"{where}: tensor '{stored}' of shape {list(shape)} cannot be split into {count} "
+                "equal parts."
+            )
+        for place, name in enumerate(names):
+            if name in found:
+                raise CheckpointError(f"{where} contains tensor '{name}' twice.")
+            found[name] = TensorPart(stored, place, count)
+    return found
 
 
 def family_tensors(tensors: TensorFiles, family: Family) -> TensorFiles:
-    """The tensors under their `family_names`, still as views of the same files.
+    """The tensors under transformers' names, still as views of the same files.
 
-    Raises CheckpointError for a fused layer that cannot be split.
+    Raises CheckpointError as `family_parts` does.
     """
     if family.model_type not in _LAYOUTS:
         return tensors
-    return tensors.divided({name: family_names(name, family) for name in tensors})
+    return tensors.divided(family_parts(tensors.shapes(), family, tensors.paths[0].parent))

@@ -10,7 +10,7 @@ of the retrieval tasks begin with an instruction, which sentence-transformers ca
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from sparsebert.checkpoint.dtypes import Array, Float32, widen
 from sparsebert.checkpoint.families import Family
 from sparsebert.checkpoint.folder_files import has_file
-from sparsebert.checkpoint.hub_layouts import family_names
+from sparsebert.checkpoint.hub_layouts import family_parts
 from sparsebert.checkpoint.json_files import read_json, read_object, write_json
 from sparsebert.checkpoint.model_settings import MODEL_SETTINGS_NAME
 from sparsebert.checkpoint.modules import MODULES_NAME
@@ -68,60 +68,46 @@ def choose_task(raw: Mapping[str, Any], told: Mapping[str, Any], task: str | Non
 
 
 class MergedTensors:
-    """A file's tensors under their `family_names`; a task is merged into each as it is read.
+    """A file's tensors under their family's names; a task, if any, is merged as each is read.
 
-    Merged tensors are float32, others as stored. Raises CheckpointError for LoRA matrices that are
-    missing or have the wrong shape.
+    Merged tensors are float32, others as stored. Raises CheckpointError as `family_parts` does,
+    and for LoRA matrices that are missing or have the wrong shape.
     """
 
-    def __init__(self, tensors: TensorFiles, family: Family, task: LoraTask) -> None:
-        self._tensors, self._task = tensors, task
-        # Stored name, index of the part and number of parts, by the part's name.
-        self._places: dict[str, tuple[str, int, int]] = {}
-        for name in tensors:
-            if ".lora_" in name:
-                continue
-            plain = f"{name.removesuffix(_ORIGINAL)}.weight" if name.endswith(_ORIGINAL) else name
-            parts = family_names(plain, family)
-            rows = tensors.spec(name).shape[:1]
-            if len(parts) > 1 and (not rows or rows[0] % len(parts)):
-                raise CheckpointError(
-                    f"tensor '{name}' cannot be split into {len(parts)} equal parts."
-                )
-            for place, part in enumerate(parts):
-                if part in self._places:
-                    raise CheckpointError(f"tensor '{part}' appears in the file twice.")
-                self._places[part] = (name, place, len(parts))
+    def __init__(self, tensors: TensorFiles, family: Family, task: LoraTask | None) -> None:
+        self._stored, shapes, where = tensors, tensors.shapes(), tensors.paths[0].parent
+        self._index, self._scale = (task.index, task.scale) if task else (None, 0.0)
+        if task is None:
+            self._parts = family_parts(shapes, family, where)
+        else:
+            shapes = {name: shape for name, shape in shapes.items() if ".lora_" not in name}
+            self._parts = family_parts(shapes, family, where, plain=_plain)
+        self._tensors = tensors.divided(self._parts)
+        for name in shapes:
             if self._merges(name):
                 self._check(name)
 
     def specs(self) -> list[TensorSpec]:
         """Name, type and shape of each tensor."""
         found = []
-        for part, (name, _, count) in self._places.items():
+        for name, part in self._parts.items():
             spec = self._tensors.spec(name)
-            shape = spec.shape if count == 1 else (spec.shape[0] // count, *spec.shape[1:])
-            found.append(TensorSpec(part, "F32" if self._merges(name) else spec.dtype, shape))
+            found.append(replace(spec, dtype="F32") if self._merges(part.stored) else spec)
         return found
 
-    def read(self, part: str) -> Array:
+    def read(self, name: str) -> Array:
         """One of the tensors, with the task merged into it."""
-        name, place, count = self._places[part]
-        stored = self._tensors[name]
-        rows = slice(None)
-        if count > 1:
-            size = len(stored) // count
-            rows = slice(place * size, (place + 1) * size)
-        if not self._merges(name):
-            return stored[rows] if count > 1 else stored
-        left, right = self._factors(name)
-        merged: Float32 = left[rows] @ right
-        merged *= np.float32(self._task.scale)  # in place: XLM-R's table takes a GB
-        merged += widen(stored[rows], self._tensors.spec(name).dtype)
+        rows, part = self._tensors[name], self._parts[name]
+        if not self._merges(part.stored):
+            return rows
+        left, right = self._factors(part.stored)
+        merged: Float32 = part.of(left) @ right
+        merged *= np.float32(self._scale)  # in place: XLM-R's table takes a GB
+        merged += widen(rows, self._tensors.spec(name).dtype)
         return merged
 
-    def _merges(self, name: str) -> bool:
-        return name.endswith(_ORIGINAL) and self._task.index is not None
+    def _merges(self, stored: str) -> bool:
+        return self._index is not None and stored.endswith(_ORIGINAL)
 
     def _matrices(self, name: str) -> tuple[str, str]:
         stem = name.removesuffix(_ORIGINAL)
@@ -130,12 +116,12 @@ class MergedTensors:
     def _check(self, name: str) -> None:
         shapes = []
         for matrix in self._matrices(name):
-            if matrix not in self._tensors:
+            if matrix not in self._stored:
                 raise CheckpointError(f"the model's file lacks the tensor '{matrix}'.")
-            shapes.append(self._tensors.spec(matrix).shape)
+            shapes.append(self._stored.spec(matrix).shape)
         left, right = shapes if _is_table(name) else reversed(shapes)
-        shape = self._tensors.spec(name).shape
-        index = self._task.index or 0
+        shape = self._stored.spec(name).shape
+        index = self._index or 0
         fits = len(left) == len(right) == 3 and index < min(left[0], right[0])
         if not fits or left[2] != right[1] or (left[1], right[2]) != shape:
             given = " and ".join(str(list(each)) for each in shapes)
@@ -148,10 +134,15 @@ class MergedTensors:
         """The two matrices whose product is added: ``[rows, rank]`` and ``[rank, columns]``."""
         found = []
         for matrix in self._matrices(name):
-            dtype = self._tensors.spec(matrix).dtype
-            found.append(widen(self._tensors[matrix][self._task.index], dtype))
+            dtype = self._stored.spec(matrix).dtype
+            found.append(widen(self._stored[matrix][self._index], dtype))
         first, second = found
         return (first, second) if _is_table(name) else (second, first)
+
+
+def _plain(stored: str) -> str:
+    """The name of a tensor in a model without LoRA tasks."""
+    return f"{stored.removesuffix(_ORIGINAL)}.weight" if stored.endswith(_ORIGINAL) else stored
 
 
 def _is_table(name: str) -> bool:

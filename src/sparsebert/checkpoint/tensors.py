@@ -18,7 +18,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -42,6 +42,21 @@ class TensorSpec:
     name: str
     dtype: str
     shape: tuple[int, ...]
+
+
+class TensorPart(NamedTuple):
+    """Part number ``place``, from 0, of the ``total`` equal parts of the rows of ``stored``."""
+
+    stored: str
+    place: int
+    total: int
+
+    def of(self, rows: Any) -> Any:
+        """The part of an array or tensor, as a view."""
+        if self.total == 1:
+            return rows
+        size = len(rows) // self.total
+        return rows[self.place * size : (self.place + 1) * size]
 
 
 @dataclass(frozen=True)
@@ -99,33 +114,26 @@ class TensorFiles(Mapping[str, Array]):
                 )
         return tensors
 
-    def divided(self, parts: Mapping[str, tuple[str, ...]]) -> TensorFiles:
-        """The same tensors under other names, ``parts[name]``, among which rows are split equally.
-
-        Raises CheckpointError for rows that cannot be split equally, and for duplicate names.
-        """
+    def divided(self, parts: Mapping[str, TensorPart]) -> TensorFiles:
+        """Parts of the tensors by new names, as views of the same files."""
         found = TensorFiles([])
         found.paths, found.metadata = self.paths, self.metadata
-        for name, stored in self._stored.items():
-            count, shape = len(parts[name]), stored.spec.shape
-            if count > 1 and (not shape or shape[0] % count):
-                raise CheckpointError(
-                    f"{stored.path}: tensor '{name}' of shape {list(shape)} cannot be split into "
-                    f"{count} equal parts."
-                )
-            size = stored.raw.nbytes // count
-            rows = shape if count == 1 else (shape[0] // count, *shape[1:])
-            for place, part in enumerate(parts[name]):
-                if part in found._stored:
-                    raise CheckpointError(f"{stored.path} contains tensor '{part}' twice.")
-                spec = TensorSpec(part, stored.spec.dtype, rows)
-                raw = stored.raw[place * size : (place + 1) * size]
-                found._stored[part] = _StoredTensor(spec, stored.path, raw)
+        for name, part in parts.items():
+            whole = self._stored[part.stored]
+            shape = whole.spec.shape
+            if part.total > 1:
+                shape = (shape[0] // part.total, *shape[1:])
+            spec = TensorSpec(name, whole.spec.dtype, shape)
+            found._stored[name] = _StoredTensor(spec, whole.path, part.of(whole.raw))
         return found
 
     def spec(self, name: str) -> TensorSpec:
         """Type and shape without touching the data."""
         return self._stored[name].spec
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor."""
+        return {name: stored.spec.shape for name, stored in self._stored.items()}
 
     def raw(self, name: str) -> Array:
         """A tensor's bytes, uint8 ``[bytes]``."""
