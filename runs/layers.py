@@ -96,7 +96,7 @@ class Comparison:
         )
         self.linears = [name for name, _, _ in layer_linears(config)]
         self.layers = config.num_hidden_layers
-        self.models = [load_torch_model(each.transformer, config.head) for each in (dense, sparse)]
+        self.models = [load_torch_model(each.path) for each in (dense, sparse)]
         self.weights, self.to_write = map(canonical_parameters, self.models)
         self.dense, self.sparse = (Answering(model, BATCH) for model in self.models)
         scores = [self.score(each) for each in (self.dense, self.sparse)]

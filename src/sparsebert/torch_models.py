@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sparsebert.checkpoint.families import FAMILIES, Family, Head
+from sparsebert.checkpoint import open_checkpoint
+from sparsebert.checkpoint.families import FAMILIES, Family
 from sparsebert.checkpoint.hub_configs import check_transformers_reads
-from sparsebert.checkpoint.modules import transformer_folder
 from sparsebert.errors import CheckpointError, TrainingError
 from sparsebert.extras import need_extra
 from sparsebert.progress import Progress, silent
@@ -27,20 +27,23 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def load_torch_model(folder: Path, head: Head) -> PreTrainedModel:
-    """A folder's model with its head, through transformers' Auto classes, in fp32 on the CPU."""
+def load_torch_model(folder: Path, **options: Any) -> PreTrainedModel:
+    """A folder as transformers' own model with its head, for inference, in fp32 on the CPU.
+
+    ``options`` go to ``from_pretrained``. Raises CheckpointError for a damaged folder and for one
+    that transformers cannot read.
+    """
     need_extra("running a model on torch", "torch", "transformers")
     import torch
     import transformers
 
-    check_transformers_reads(transformer_folder(folder))
-    kinds = {
-        Head.SEQUENCE: transformers.AutoModelForSequenceClassification,
-        Head.TOKEN: transformers.AutoModelForTokenClassification,
-        Head.QUESTION: transformers.AutoModelForQuestionAnswering,
-    }
+    checkpoint = open_checkpoint(folder)
+    check_transformers_reads(checkpoint.transformer)
+    config = checkpoint.config
+    model_class = getattr(transformers, config.family.architecture(config.head))
+    options = {"dtype": torch.float32, "use_safetensors": True, **options}
     with quiet_transformers():
-        model: PreTrainedModel = kinds[head].from_pretrained(str(folder), dtype=torch.float32)
+        model: PreTrainedModel = model_class.from_pretrained(checkpoint.transformer, **options)
     return model.eval()
 
 

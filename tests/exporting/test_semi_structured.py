@@ -28,7 +28,6 @@ from sparsebert.errors import (
     PatternError,
 )
 from sparsebert.exporting import export, load_torch_2to4
-from sparsebert.exporting.network import transformers_network
 from sparsebert.exporting.semi_structured import (
     COLUMN_MULTIPLE,
     DTYPES,
@@ -41,6 +40,7 @@ from sparsebert.inference import load
 from sparsebert.packing import pack
 from sparsebert.patterns import count_broken_groups
 from sparsebert.pruning import prune
+from sparsebert.torch_models import load_torch_model
 
 torch = pytest.importorskip("torch")
 
@@ -140,7 +140,7 @@ def test_weights_are_replaced_where_the_plan_says(
     checkpoint = open_checkpoint(tmp_path / "sparse")
     plan = plan_semi_structured(checkpoint)
     assert set(plan.sparse) == set(read_masks(checkpoint))
-    network = transformers_network(tmp_path / "sparse", dtype=torch.float16)
+    network = load_torch_model(tmp_path / "sparse", dtype=torch.float16)
     ids = torch.tensor([SEQUENCES[2]])
     with torch.inference_mode():
         expected = network(ids).last_hidden_state
@@ -298,7 +298,7 @@ class TestLoading:
         network = load_torch_2to4(tmp_path / "out", dtype=dtype)
         weights = [module.weight for module in network.modules() if hasattr(module, "weight")]
         assert sum(isinstance(each, SparseSemiStructuredTensor) for each in weights) == 12
-        exact = transformers_network(sparse)
+        exact = load_torch_model(sparse)
         ids = torch.tensor([SEQUENCES[0], SEQUENCES[0][::-1]])  # 10 rows: torch fills them up
         with torch.inference_mode():
             found = network(ids.to("cuda")).logits.float().cpu()

@@ -339,7 +339,7 @@ def _open(options: _Options) -> tuple[EncoderConfig, Predictor, int, int]:
         checkpoint = open_checkpoint(options.folder)
         config = checkpoint.config
         require_head(config, str(options.folder), (Head.SEQUENCE, Head.TOKEN, Head.QUESTION))
-        predictor = TorchPredictor.load(checkpoint.transformer, config.head, options.batch_size)
+        predictor = TorchPredictor.load(checkpoint.path, options.batch_size)
         used = options.threads or torch.get_num_threads()
         return config, predictor, used, text_limit(checkpoint)
     from sparsebert.inference import load

@@ -67,9 +67,9 @@ class TorchPredictor:
         self._batch_size = batch_size
 
     @classmethod
-    def load(cls, folder: Path, head: Head, batch_size: int) -> TorchPredictor:
+    def load(cls, folder: Path, batch_size: int) -> TorchPredictor:
         """The folder's model in fp32, as any user of transformers would load it."""
-        return cls(load_torch_model(folder, head), batch_size)
+        return cls(load_torch_model(folder), batch_size)
 
     def predict(self, tokens: TokenRows, head: Head, label: str, progress: Progress) -> Any:
         found = run_in_batches(

@@ -31,12 +31,12 @@ from sparsebert.checkpoint.staging import check_output
 from sparsebert.checkpoint.tensors import WEIGHTS_NAME
 from sparsebert.errors import ExportError, InputError
 from sparsebert.exporting import onnx, openvino
-from sparsebert.exporting.network import transformers_network
 from sparsebert.exporting.semi_structured import plan_semi_structured, write_half
 from sparsebert.exporting.verification import count_kept_zeros, largest_difference
 from sparsebert.extras import need_extra
 from sparsebert.packing import is_packed, unpack
 from sparsebert.progress import Progress, silent
+from sparsebert.torch_models import load_torch_model
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def _graph(
         )
     report(stages[1], 1, 1)
     report(stages[2], 0, 1)
-    network = transformers_network(checkpoint.path)
+    network = load_torch_model(checkpoint.path)
     difference, agrees = largest_difference(network, config, partial(form.run, file))
     if not agrees:
         raise ExportError(

@@ -1,16 +1,13 @@
-"""A model folder as transformers' own network, with the names of its inputs and outputs.
+"""The inputs and outputs of transformers' own network, and the network in a form to be traced.
 
 The names are those of transformers and optimum, whose classes expect them in an exported file.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from sparsebert.checkpoint import EncoderConfig, Head, open_checkpoint
-from sparsebert.checkpoint.hub_configs import check_transformers_reads
-from sparsebert.torch_models import quiet_transformers
+from sparsebert.checkpoint import EncoderConfig, Head
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -32,23 +29,6 @@ def output_names(config: EncoderConfig) -> tuple[str, ...]:
     if config.head is Head.ENCODER:
         return ("last_hidden_state",)
     return ("start_logits", "end_logits") if config.head is Head.QUESTION else ("logits",)
-
-
-def transformers_network(folder: Path, **options: Any) -> Any:
-    """The folder as transformers' own fp32 network for inference, with its head.
-
-    ``options`` go to ``from_pretrained``. Raises CheckpointError for a damaged folder.
-    """
-    import torch
-    import transformers
-
-    checkpoint = open_checkpoint(folder)
-    check_transformers_reads(checkpoint.transformer)
-    config = checkpoint.config
-    network_class = getattr(transformers, config.family.architecture(config.head))
-    options = {"dtype": torch.float32, "use_safetensors": True, **options}
-    with quiet_transformers():
-        return network_class.from_pretrained(checkpoint.transformer, **options).eval()
 
 
 def traceable(network: Any, config: EncoderConfig) -> Any:

@@ -15,8 +15,8 @@ from sparsebert.exporting.network import (
     input_names,
     output_names,
     traceable,
-    transformers_network,
 )
+from sparsebert.torch_models import load_torch_model
 
 ONNX_NAME = "model.onnx"
 _OPSET = 17
@@ -32,7 +32,7 @@ def write_onnx(source: Path, config: EncoderConfig, file: Path) -> None:
     import torch
 
     # Graph optimisers recognise and fuse the parts of eager attention.
-    network = transformers_network(source, attn_implementation="eager")
+    network = load_torch_model(source, attn_implementation="eager")
     axes = {0: "batch_size", 1: "sequence_length"}  # optimum finds an output's size by these
     inputs, outputs = input_names(config), output_names(config)
     output_axes = {0: axes[0]} if config.head is Head.SEQUENCE else axes

@@ -14,9 +14,8 @@ from sparsebert.exporting.network import (
     input_names,
     output_names,
     traceable,
-    transformers_network,
 )
-from sparsebert.torch_models import quiet_transformers
+from sparsebert.torch_models import load_torch_model, quiet_transformers
 
 OPENVINO_NAME = "openvino_model.xml"
 
@@ -29,7 +28,7 @@ def write_openvino(source: Path, config: EncoderConfig, file: Path) -> None:
     import openvino as ov
     import torch
 
-    network = traceable(transformers_network(source), config)
+    network = traceable(load_torch_model(source), config)
     example = example_inputs(config)
     trace: Any = torch.jit.trace
     with torch.inference_mode(), quiet_transformers(), warnings.catch_warnings():

@@ -20,10 +20,10 @@ from sparsebert.checkpoint.masks import StoredMasks, layer_mask
 from sparsebert.checkpoint.tensors import WEIGHTS_NAME, TensorSpec
 from sparsebert.checkpoint.writing import write_tensors
 from sparsebert.errors import CheckpointError, EngineError, InputError, PatternError
-from sparsebert.exporting.network import transformers_network
 from sparsebert.extras import need_extra
 from sparsebert.packing import is_packed
 from sparsebert.patterns import Pattern, count_broken_groups
+from sparsebert.torch_models import load_torch_model
 
 TWO_OF_FOUR = Pattern(2, 4)
 # CUTLASS, the stricter of torch's two backends, needs a half-precision matrix [rows, columns] to be
@@ -130,7 +130,7 @@ def load_torch_2to4(model: str | Path, *, device: str = "cuda", dtype: str = "fl
     plan = plan_semi_structured(checkpoint)
     if plan.dense:
         warnings.warn(f"these pruned layers stay dense: {plan.told()}.", stacklevel=2)
-    network = transformers_network(folder, dtype=getattr(torch, dtype)).to(device)
+    network = load_torch_model(folder, dtype=getattr(torch, dtype)).to(device)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The PyTorch API of SparseSemiStructuredTensor")
         replace_weights(network, checkpoint, plan.sparse, to_sparse_semi_structured)

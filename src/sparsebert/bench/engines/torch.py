@@ -14,7 +14,8 @@ from typing import Any
 from sparsebert.bench.engines import dense_folder, not_installed
 from sparsebert.bench.worker import Batch, Engine
 from sparsebert.checkpoint import open_checkpoint
-from sparsebert.exporting.network import input_names, transformers_network
+from sparsebert.exporting.network import input_names
+from sparsebert.torch_models import load_torch_model
 
 
 class TorchEngine(Engine):
@@ -41,7 +42,7 @@ class TorchEngine(Engine):
 
         torch.set_num_threads(threads)
         self._inputs = input_names(open_checkpoint(folder).config)
-        self._model = transformers_network(folder)
+        self._model = load_torch_model(folder)
         self._attention = self._model.config._attn_implementation
 
     def run(self, batch: Batch) -> Any:
