@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from sentences import SENTENCES
 from sparsebert import load, pack, prune
 from sparsebert.errors import CheckpointError
 from sparsebert.evaluation.torch_embedding import TorchEmbedder
-from sparsebert.inference.pooling import _erf
 
 theirs = pytest.importorskip("sentence_transformers")
 torch = pytest.importorskip("torch")
@@ -139,12 +137,6 @@ def test_prompts_that_are_not_pooled(tiny_bert, tmp_path: Path, modes: Any) -> N
         assert np.abs(ours.embed(TEXTS, prompt=prompt) - expected).max() < 2e-5
     plain = load(tiny_bert()).embed(TEXTS, pooling="mean")
     assert not np.allclose(ours.embed(TEXTS, prompt=PROMPT)[:, :8], plain[:, :8], atol=1e-3)
-
-
-def test_the_error_function() -> None:
-    x = np.concatenate([np.linspace(-7, 7, 1501), [0.0, 1e-30, 4.0, -4.0, 1e30]])
-    expected = [math.erf(value) for value in x.tolist()]
-    assert np.abs(_erf(x) - expected).max() < 2e-8
 
 
 def test_the_callers_pooling_goes_through_the_layers(tiny_bert, tmp_path: Path) -> None:

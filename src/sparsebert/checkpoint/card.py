@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparsebert.checkpoint.atomic import replaced_file
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.families import BERT, FAMILIES, Family, Head
 from sparsebert.checkpoint.folder_files import check_inside, has_file
@@ -135,9 +136,8 @@ def _read(path: Path, *, beginning: bool = False) -> str:
 
 
 def _write(folder: Path, matter: str, body: str) -> None:
-    unfinished = folder / f".{CARD_NAME}.partial"
-    unfinished.write_text(f"---\n{matter}\n---\n{body}", encoding="utf-8")
-    unfinished.replace(folder / CARD_NAME)
+    with replaced_file(folder / CARD_NAME) as unfinished:
+        unfinished.write_text(f"---\n{matter}\n---\n{body}", encoding="utf-8")
 
 
 def _split(text: str) -> tuple[str, str]:

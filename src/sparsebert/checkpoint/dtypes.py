@@ -83,6 +83,22 @@ def narrow(values: Float32, dtype: str) -> Array:
     return values.astype(numpy_type(dtype), copy=False)
 
 
+def to_float16(name: str, values: Float32, advice: str) -> Array:
+    """float32 rounded to float16.
+
+    Raises CheckpointError, naming the tensor and ending in ``advice``, for values that float16
+    cannot hold.
+    """
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise CheckpointError(
+            f"tensor '{name}' contains {float(np.abs(values).max()):.6g}, beyond float16's maximum "
+            f"of 65504: {advice}."
+        )
+    return half
+
+
 def check_finite(name: str, values: npt.NDArray[np.floating[Any]], where: object) -> None:
     """Raise CheckpointError, naming the tensor, if it contains NaN or infinity."""
     if values.size == 0:

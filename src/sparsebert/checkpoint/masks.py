@@ -36,6 +36,13 @@ _KEY = "sparsebert"
 _VERSION = 1
 
 
+class LayerMask(NamedTuple):
+    """A sparse layer's pattern and its complete mask, bool ``[rows, columns]``."""
+
+    pattern: Pattern
+    mask: BoolMatrix
+
+
 class StoredMasks:
     """The masks.safetensors of a folder, read one layer at a time; empty if there is none.
 
@@ -43,7 +50,7 @@ class StoredMasks:
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self._path = checkpoint.transformer / MASKS_NAME
+        self._checkpoint, self._path = checkpoint, checkpoint.transformer / MASKS_NAME
         self._bits = TensorFiles([self._path] if has_file(self._path) else [])
         layers = {layer.name: layer for layer in checkpoint.linear_layers(PARTS)}
         for name in self._bits:
@@ -66,46 +73,35 @@ class StoredMasks:
         """The stored mask of a layer that has one."""
         return unpack_mask(self._bits[layer.name], layer.columns)
 
+    def find(self, layer: LinearLayer, weight: Float32) -> LayerMask | None:
+        """Pattern and complete mask of a layer with values ``weight``; None if it is dense.
 
-class LayerMask(NamedTuple):
-    """A sparse layer's pattern and its complete mask, bool ``[rows, columns]``."""
-
-    pattern: Pattern
-    mask: BoolMatrix
-
-
-def layer_mask(
-    checkpoint: Checkpoint, layer: LinearLayer, stored: StoredMasks, weight: Float32
-) -> LayerMask | None:
-    """Pattern and complete mask of a layer with values ``weight``; None if it is dense.
-
-    A stored mask takes precedence over the recorded pattern, and that over the pattern of the
-    zeros. Raises PatternError, naming the layer, if the weights break what was stored or recorded,
-    and CheckpointError for a stored mask that does not follow an N:M pattern.
-    """
-    recorded = checkpoint.config.recorded_pattern
-    listed = layer.name in checkpoint.config.recorded_layers
-    if layer.name in stored:
-        mask = stored.read(layer)
-        pattern = _mask_pattern(mask, recorded)
-        if pattern is None:
-            raise CheckpointError(
-                f"{checkpoint.transformer / MASKS_NAME}: the mask of '{layer.name}' does not "
-                "follow an N:M pattern."
-            )
-        revived = int(np.count_nonzero(weight[~mask]))
-        if revived:
-            what = f"{revived} weights that its mask prunes are not zero"
-            raise _broken(checkpoint, layer, pattern, what)
-        return LayerMask(pattern, mask)
-    if listed and recorded is not None:
-        broken = count_broken_groups(weight, recorded)
-        if broken:
-            what = f"{broken} groups hold more than {recorded.n} non-zeros of {recorded.m}"
-            raise _broken(checkpoint, layer, recorded, what)
-        return LayerMask(recorded, mask_from_zeros(weight, recorded))
-    found = detect(weight)
-    return None if found is None else LayerMask(found, mask_from_zeros(weight, found))
+        A stored mask takes precedence over the recorded pattern, and that over the pattern of the
+        zeros. Raises PatternError, naming the layer, if the weights break what was stored or
+        recorded, and CheckpointError for a stored mask that does not follow an N:M pattern.
+        """
+        config = self._checkpoint.config
+        recorded = config.recorded_pattern
+        if layer.name in self:
+            mask = self.read(layer)
+            pattern = _mask_pattern(mask, recorded)
+            if pattern is None:
+                raise CheckpointError(
+                    f"{self._path}: the mask of '{layer.name}' does not follow an N:M pattern."
+                )
+            revived = int(np.count_nonzero(weight[~mask]))
+            if revived:
+                what = f"{revived} weights that its mask prunes are not zero"
+                raise _broken(self._checkpoint, layer, pattern, what)
+            return LayerMask(pattern, mask)
+        if layer.name in config.recorded_layers and recorded is not None:
+            broken = count_broken_groups(weight, recorded)
+            if broken:
+                what = f"{broken} groups hold more than {recorded.n} non-zeros of {recorded.m}"
+                raise _broken(self._checkpoint, layer, recorded, what)
+            return LayerMask(recorded, mask_from_zeros(weight, recorded))
+        found = detect(weight)
+        return None if found is None else LayerMask(found, mask_from_zeros(weight, found))
 
 
 def read_masks(checkpoint: Checkpoint) -> dict[str, BoolMatrix]:
@@ -118,7 +114,7 @@ def read_masks(checkpoint: Checkpoint) -> dict[str, BoolMatrix]:
     stored = StoredMasks(checkpoint)
     masks = {}
     for layer in checkpoint.linear_layers(PARTS):
-        found = layer_mask(checkpoint, layer, stored, checkpoint.weight(layer.name))
+        found = stored.find(layer, checkpoint.weight(layer.name))
         if found is not None:
             masks[layer.name] = found.mask
     return masks

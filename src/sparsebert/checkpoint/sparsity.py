@@ -116,20 +116,22 @@ def null_threshold(sparsity: Mapping[str, Any] | None) -> float | None:
     A difference of logits, from the last fine-tuning in the ``sparsity`` record; None without a
     fine-tuning, or if it was not on questions that may have no answer.
     """
-    for step in reversed((sparsity or {}).get("lineage", [])):
-        if step.get("step") == "finetune":
-            arguments = step.get("arguments") or {}
-            if arguments.get("task") != "squad_v2":
-                return None
-            threshold = arguments.get("threshold", 0.0)
-            return float(threshold) if isinstance(threshold, int | float) else 0.0
-    return None
+    arguments = _last_finetuning(sparsity)
+    if arguments.get("task") != "squad_v2":
+        return None
+    threshold = arguments.get("threshold", 0.0)
+    return float(threshold) if isinstance(threshold, int | float) else 0.0
 
 
 def trained_length(sparsity: Mapping[str, Any] | None) -> int | None:
     """The length limit of the last fine-tuning in a ``sparsity`` record; None without one."""
+    length = _last_finetuning(sparsity).get("max_length")
+    return length if type(length) is int and length > 0 else None
+
+
+def _last_finetuning(sparsity: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The arguments of the last fine-tuning in a record; empty without one."""
     for step in reversed((sparsity or {}).get("lineage", [])):
         if step.get("step") == "finetune":
-            length = (step.get("arguments") or {}).get("max_length")
-            return length if type(length) is int and length > 0 else None
-    return None
+            return step.get("arguments") or {}
+    return {}

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sparsebert.checkpoint import PARTS, Checkpoint, open_checkpoint, resolve_model
-from sparsebert.checkpoint.dtypes import narrow
-from sparsebert.checkpoint.masks import StoredMasks, layer_mask
+from sparsebert.checkpoint.dtypes import to_float16
+from sparsebert.checkpoint.masks import StoredMasks
 from sparsebert.checkpoint.tensors import WEIGHTS_NAME, TensorSpec
 from sparsebert.checkpoint.writing import write_tensors
 from sparsebert.errors import CheckpointError, EngineError, InputError, PatternError
@@ -53,7 +51,7 @@ def plan_semi_structured(checkpoint: Checkpoint) -> SemiStructuredPlan:
     sparse, dense = [], {}
     for layer in checkpoint.linear_layers(PARTS):
         weight = checkpoint.finite_weight(layer.name)
-        found = layer_mask(checkpoint, layer, stored, weight)
+        found = stored.find(layer, weight)
         if found is None:
             continue
         if layer.columns % 4 or count_broken_groups(weight, TWO_OF_FOUR):
@@ -87,13 +85,8 @@ def write_half(checkpoint: Checkpoint, folder: Path) -> None:
     def array(stored: str) -> Any:
         if stored not in weights:
             return tensors[stored]
-        with np.errstate(over="ignore"):
-            values = narrow(checkpoint.finite_weight(canonical[stored]), "F16")
-        if not np.isfinite(values).all():
-            raise CheckpointError(
-                f"{checkpoint.path}: tensor '{stored}' has values beyond float16's range (65504)."
-            )
-        return values
+        values = checkpoint.finite_weight(canonical[stored])
+        return to_float16(stored, values, "export to onnx or openvino, which stay in fp32")
 
     specs = []
     for stored in tensors:

@@ -10,10 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sparsebert.checkpoint import Pooling
 from sparsebert.checkpoint.vector_layers import LAYER_NORM_EPSILON, VectorLayer
@@ -138,22 +136,11 @@ def layer_function(layer: VectorLayer) -> Callable[[Floats], Floats]:
     return dense
 
 
+_erf = np.vectorize(math.erf, otypes=[np.float64])  # numpy has none
+
+
 def _gelu(x: Floats) -> Floats:
     return np.asarray(x * (0.5 * (1 + _erf(x / math.sqrt(2)))), np.float32)
-
-
-def _erf(x: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """The error function, to 2e-8: 2 / sqrt(pi) exp(-x^2) sum of 2^n x^(2n+1) / (1 3 ... (2n+1)).
-
-    Abramowitz and Stegun, 7.1.6. All terms have the same sign, so nothing cancels.
-    """
-    x = np.clip(np.asarray(x, np.float64), -4, 4)  # beyond, it is 1 or -1 to within 1.6e-8
-    double_square = 2 * x * x
-    term, total = x.copy(), x.copy()
-    for n in range(1, 70):
-        term *= double_square / (2 * n + 1)
-        total += term
-    return np.asarray(2 / math.sqrt(math.pi) * np.exp(-x * x) * total)
 
 
 _ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sparsebert.checkpoint.dtypes import Array, widen
+from sparsebert.checkpoint.dtypes import Array, to_float16, widen
 from sparsebert.compressed import (
     Compressed,
     check_compressed,
@@ -21,7 +21,6 @@ from sparsebert.compressed import (
     compressed_shapes,
     decompress,
 )
-from sparsebert.errors import CheckpointError
 from sparsebert.patterns import BoolMatrix, Pattern
 from sparsebert.quantized import Quantized, check_quantized, dequantize, quantize
 
@@ -156,14 +155,4 @@ def _convert(values: Array, dtype: str, wanted: str, name: str) -> Array:
     if dtype == wanted:
         return values
     wide = widen(values, dtype)
-    if wanted != "F16":
-        return wide
-    with np.errstate(over="ignore"):
-        half = wide.astype(np.float16)
-    if not np.isfinite(half).all():
-        largest = float(np.abs(wide).max())
-        raise CheckpointError(
-            f"tensor '{name}' contains {largest:.6g}, beyond float16's maximum of 65504: pack the "
-            "model as fp32."
-        )
-    return half
+    return to_float16(name, wide, "pack the model as fp32") if wanted == "F16" else wide

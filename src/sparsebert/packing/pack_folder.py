@@ -16,7 +16,7 @@ from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.dtypes import Array
 from sparsebert.checkpoint.folder import Checkpoint, open_checkpoint
 from sparsebert.checkpoint.json_files import read_object
-from sparsebert.checkpoint.masks import StoredMasks, layer_mask
+from sparsebert.checkpoint.masks import StoredMasks
 from sparsebert.checkpoint.sparsity import read_sparsity, with_step
 from sparsebert.checkpoint.staging import check_output, staged_folder
 from sparsebert.checkpoint.tensors import PACKED_NAME, TensorSpec
@@ -152,8 +152,7 @@ def _find_sparse(checkpoint: Checkpoint, report: Progress) -> dict[str, _Sparse]
     sparse = {}
     for done, layer in enumerate(layers):
         report("reading zeros", done, len(layers))
-        weight = checkpoint.finite_weight(layer.name)
-        found = layer_mask(checkpoint, layer, stored, weight)
+        found = stored.find(layer, checkpoint.finite_weight(layer.name))
         if found is not None:
             sparse[layer.name] = _Sparse(found.pattern, pack_mask(found.mask))
     report("reading zeros", len(layers), len(layers))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from sparsebert.checkpoint.architecture import PARTS
 from sparsebert.checkpoint.folder import Checkpoint
-from sparsebert.checkpoint.masks import StoredMasks, layer_mask
+from sparsebert.checkpoint.masks import StoredMasks
 from sparsebert.packing.dtypes import Roles, Source, get_value_type
 from sparsebert.packing.forms import Weight, parts_of
 
@@ -20,16 +20,14 @@ def engine_weights(checkpoint: Checkpoint, dtype: str = "fp32") -> dict[str, Wei
     CheckpointError for NaN or infinity.
     """
     values = get_value_type(dtype)
-    stored_masks = StoredMasks(checkpoint)
+    masks = StoredMasks(checkpoint)
     layers = {layer.name: layer for layer in checkpoint.linear_layers(PARTS)}
     roles = Roles(checkpoint.config)
     weights: dict[str, Weight] = {}
     for name in checkpoint.used:
         weight = checkpoint.finite_weight(name)
         stored = checkpoint.stored_name[name]
-        found = None
-        if name in layers:
-            found = layer_mask(checkpoint, layers[name], stored_masks, weight)
+        found = masks.find(layers[name], weight) if name in layers else None
         pattern, mask = found or (None, None)
         role = roles.of(name, weight.ndim)
         form = values.form(Source("F32", weight.shape, role, pattern))
