@@ -34,7 +34,7 @@ FITTING = {
     Head.SEQUENCE: ("a sequence-classification model", "classify or embed"),
     Head.QUESTION: ("a question-answering model", "answer or embed"),
     Head.TOKEN: ("a token-classification model", "tag or embed"),
-    Head.MASKED_LM: ("a masked-lm model", "fill, embed_sparse or embed"),
+    Head.MASKED_LM: ("a masked-LM model", "fill, embed_sparse or embed"),
 }
 _NEEDED = {
     "classify": Head.SEQUENCE,

@@ -17,6 +17,7 @@ from sparsebert.checkpoint.tokenizer_settings import Side
 from sparsebert.errors import CheckpointError, InputError
 from sparsebert.inference.batching import EngineCall, Floats
 from sparsebert.inference.embeddings import shortened
+from sparsebert.inference.loaded_model import FITTING
 from sparsebert.inference.sequences import Tokens
 from sparsebert.inference.sparse import SparseEmbedding, TokenLookup
 from sparsebert.inference.texts import Text
@@ -25,14 +26,6 @@ from sparsebert.serving.inputs import PredictInputs, TextInputs
 from sparsebert.serving.json_route import stats_of
 from sparsebert.serving.served_model import Inferred, ServedModel, Truncation
 from sparsebert.serving.service import service_of
-
-_KINDS = {
-    Head.ENCODER: "an encoder without a head",
-    Head.SEQUENCE: "a sequence-classification model",
-    Head.QUESTION: "a question-answering model",
-    Head.TOKEN: "a token-classification model",
-    Head.MASKED_LM: "a masked-LM model",
-}
 
 
 async def infer(
@@ -76,7 +69,7 @@ async def infer_each(
     model reads the texts as queries or documents.
     """
     name = field_name(label, single=inputs.single)
-    items = _checked_items(request, model, inputs, label, prompt, truncation)
+    items = checked_items(request, model, inputs, label=label, truncation=truncation, prompt=prompt)
 
     def tokenize() -> Sequence[Tokens]:
         return model.tokenize(items, name, truncation, advice, task)
@@ -98,7 +91,7 @@ async def look_up(
     Raises RequestError.
     """
     name = field_name("inputs", single=inputs.single)
-    items = _checked_items(request, model, inputs, "inputs", prompt, truncation)
+    items = checked_items(request, model, inputs, truncation=truncation, prompt=prompt)
 
     def embedded() -> list[SparseEmbedding]:
         return model.look_up(lookup, items, name, truncation)
@@ -108,15 +101,19 @@ async def look_up(
     return found
 
 
-def _checked_items(
+def checked_items(
     request: Request,
     model: ServedModel,
     inputs: TextInputs | PredictInputs,
-    label: str,
-    prompt: str,
-    truncation: Truncation | None,
+    *,
+    label: str = "inputs",
+    truncation: Truncation | None = None,
+    prompt: str = "",
 ) -> list[Text | list[int]]:
-    """The inputs after the prompt, counted and checked against the limits; raises RequestError."""
+    """The inputs after the prompt, checked against the limits and counted in the statistics.
+
+    Raises RequestError.
+    """
     service, stats = service_of(request), stats_of(request)
     service.check_count(len(inputs.items), label)
     name = field_name(label, single=inputs.single)
@@ -318,9 +315,8 @@ def require_head(model: ServedModel, head: Head, verb: str) -> None:
     if model.head is not head:
         raise RequestError(
             424,
-            f"{model.name} is {_KINDS[model.head]} and cannot {verb}: that requires "
-            f"{_KINDS[head]}. "
-            f"It answers {', '.join(model.routes)}.",
+            f"{model.name} is {FITTING[model.head][0]} and cannot {verb}: that requires "
+            f"{FITTING[head][0]}. It answers {', '.join(model.routes)}.",
             code=WRONG_HEAD,
         )
 

@@ -220,9 +220,7 @@ class ServedModel:
         """
         most = self._longest(task)
         side, limit = (truncation or Truncation()).side, self._limit(truncation, most)
-        indices = [index for index, item in enumerate(items) if not isinstance(item, list)]
-        given = [item for item in items if not isinstance(item, list)]
-        texts = Texts(given, False, lambda place: name(indices[place]))
+        texts, indices = _texts_among(items, name)
         found: list[Tokens] = []
         long: list[int] = []
         if texts.items:
@@ -255,16 +253,14 @@ class ServedModel:
         truncation: Truncation | None,
     ) -> list[SparseEmbedding]:
         """Sparse embeddings from a lookup table; errors as in `tokenize`."""
-        places = [place for place, item in enumerate(items) if not isinstance(item, list)]
-        given = [item for item in items if not isinstance(item, list)]
-        texts = Texts(given, False, lambda place: name(places[place]))
+        texts, indices = _texts_among(items, name)
         side = (truncation or Truncation()).side
         found, cut = lookup.embeddings_truncated(texts, side=side)
-        long = {places[each] for each in cut}
-        for place, item in enumerate(items):
+        long = {indices[each] for each in cut}
+        for index, item in enumerate(items):
             if isinstance(item, list):
-                self._check_ids(item, name(place), lookup.vocabulary)
-                long |= {place} if lookup.is_too_long(item) else set()
+                self._check_ids(item, name(index), lookup.vocabulary)
+                long |= {index} if lookup.is_too_long(item) else set()
         if long and truncation is None:
             raise self._too_long(name(min(long)), _ADVICE, lookup.max_length or 0)
         embedded = iter(found)
@@ -353,6 +349,15 @@ class ServedModel:
                     f"model has {vocabulary} tokens: they do not belong together.",
                 )
         return sequences
+
+
+def _texts_among(
+    items: Sequence[Text | list[int]], name: Callable[[int], str]
+) -> tuple[Texts, list[int]]:
+    """The texts among texts and lists of token ids, and the index of each."""
+    indices = [index for index, item in enumerate(items) if not isinstance(item, list)]
+    texts = [item for item in items if not isinstance(item, list)]
+    return Texts(texts, False, lambda place: name(indices[place])), indices
 
 
 def _request_error(error: BaseException) -> RequestError:

@@ -13,7 +13,13 @@ from sparsebert.inference.entities import joined_entities
 from sparsebert.inference.labelling import softmax, tagged_tokens
 from sparsebert.inference.sequences import LocatedTokens
 from sparsebert.serving.errors import RequestError
-from sparsebert.serving.inference import disconnected, field_name, require_head, truncation_of
+from sparsebert.serving.inference import (
+    checked_items,
+    disconnected,
+    field_name,
+    require_head,
+    truncation_of,
+)
 from sparsebert.serving.json_route import JsonRoute, stats_of
 from sparsebert.serving.schemas import FilledToken, FillRequest, TaggedEntity, TagRequest
 from sparsebert.serving.served_model import ServedModel
@@ -108,16 +114,10 @@ async def _run(
     request: Request, model: ServedModel, body: TagRequest | FillRequest, call: EngineCall
 ) -> tuple[list[LocatedTokens], list[Floats]]:
     """The tokens of each text with their character positions, and the results of ``call``."""
-    service, stats = service_of(request), stats_of(request)
-    texts = [str(text) for text in body.inputs.items]
-    service.check_count(len(texts), "inputs")
+    stats = stats_of(request)
     truncation = truncation_of(request, body.truncate, body.truncation_direction)
+    texts = [*map(str, checked_items(request, model, body.inputs, truncation=truncation))]
     name = field_name("inputs", single=body.inputs.single)
-    for index, text in enumerate(texts):
-        if truncation is None:
-            service.check_characters(len(text), name(index))
-        stats.characters += len(text)
-    stats.model, stats.items = model.name, len(texts)
     located: list[LocatedTokens] = []
 
     def tokenize() -> list[Any]:

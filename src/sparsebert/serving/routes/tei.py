@@ -22,8 +22,8 @@ from sparsebert.inference.labelling import apply_function
 from sparsebert.serving.errors import RequestError
 from sparsebert.serving.inference import (
     check_dimensions,
+    checked_items,
     embed_tokens,
-    field_name,
     infer_logits,
     prompt_for,
     require_head,
@@ -129,9 +129,6 @@ async def similarity(request: Request, body: SimilarityRequest) -> Any:
     return np.stack(sentences) @ source[0]
 
 
-router = APIRouter(route_class=JsonRoute)
-
-
 @classification_router.post("/predict", response_model=list[Prediction] | list[list[Prediction]])
 async def predict(request: Request, body: PredictRequest) -> Any:
     """Labels with scores, best first: one list for a single text or pair, one per text for a batch.
@@ -163,25 +160,14 @@ async def predict(request: Request, body: PredictRequest) -> Any:
     return found[0] if body.inputs.single and parameters is None else found
 
 
-router = APIRouter(route_class=JsonRoute)
-
-
 @token_router.post("/tokenize", response_model=list[list[SimpleToken]])
 async def tokenize(request: Request, body: TokenizeRequest) -> Any:
     """The tokens of each text, not truncated; ``start`` and ``stop`` are character positions."""
-    service, stats = service_of(request), stats_of(request)
-    model = service.model(body.model, "/tokenize")
-    service.check_count(len(body.inputs.items), "inputs")
-    texts = []
+    stats = stats_of(request)
+    model = service_of(request).model(body.model, "/tokenize")
     # The tokens of the text as it is: no prompt unless the request names one.
     prompt = prompt_for(model, body.inputs.items, body.prompt_name, default=False)
-    name = field_name("inputs", single=body.inputs.single)
-    for index, item in enumerate(body.inputs.items):
-        text = f"{prompt}{item}"
-        service.check_characters(len(text), name(index))
-        stats.characters += len(text)
-        texts.append(text)
-    stats.model, stats.items = model.name, len(texts)
+    texts = [*map(str, checked_items(request, model, body.inputs, prompt=prompt))]
     backend = model.model.tokenizer.backend
 
     def read() -> list[orjson.Fragment]:
@@ -238,9 +224,6 @@ async def decode(request: Request, body: DecodeRequest) -> Any:
     return await model.in_tokenizer_pool(
         lambda: backend.decode_batch(body.ids.items, skip_special_tokens=body.skip_special_tokens)
     )
-
-
-router = APIRouter(route_class=JsonRoute)
 
 
 class AnyRequest(Fields):
