@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from embedding_folders import original_colbert
 from sentence_folders import with_settings
 from sparsebert.packing import pack
 from tiny_models import TinyBert
@@ -24,6 +25,12 @@ def encoder(tiny_bert: TinyBert, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def ranker(tiny_bert: TinyBert) -> Path:
     """A cross-encoder with one label."""
     return tiny_bert("sequence-classification", num_labels=1)
+
+
+@pytest.fixture(scope="session")
+def colbert(tiny_bert: TinyBert, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A multi-vector model."""
+    return original_colbert(tmp_path_factory.mktemp("integrations") / "colbert", tiny_bert())
 
 
 @dataclass(frozen=True)

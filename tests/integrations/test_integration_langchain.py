@@ -99,11 +99,32 @@ def test_documents_are_reranked(ranker: Path) -> None:
     assert asyncio.run(rerank.acompress_documents(documents, query)) == found[:2]
 
 
+@pytest.mark.filterwarnings("ignore:.*longer than")
+def test_a_multi_vector_model_reranks(colbert: Path) -> None:
+    model, query = load(colbert), "When does the ferry leave?"
+    documents = [Document(text) for text in TEXTS]
+    found = SparsebertRerank(model, top_n=4).compress_documents(documents, query)
+    ranked = model.rerank(query, TEXTS, top_k=4)
+    assert [document.page_content for document in found] == [each["text"] for each in ranked]
+    scores = [document.metadata["relevance_score"] for document in found]
+    assert scores == [each["score"] for each in ranked]
+    assert SparsebertRerank(model).compress_documents([], query) == []
+    with pytest.raises(InputError, match="multi-vector model, which does not read pairs"):
+        SparsebertCrossEncoder(model)
+
+
+def test_none_to_keep_is_refused(ranker: Path) -> None:
+    for top_n in (0, -1):
+        with pytest.raises(ValueError, match="top_n"):
+            SparsebertRerank(ranker, top_n=top_n)
+
+
 def test_pairs_are_scored(ranker: Path) -> None:
     pairs = list(zip(TEXTS[:4], TEXTS[4:]))
     logits = load(ranker).logits(pairs)[:, 0]
     scores = SparsebertCrossEncoder(ranker, batch_size=2).score(pairs)
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits.astype(float))), atol=1e-6)
+    assert SparsebertCrossEncoder(ranker).score([]) == []
 
 
 def test_a_regression_keeps_its_scale(tiny_bert: Callable[..., Path]) -> None:

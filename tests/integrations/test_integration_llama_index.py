@@ -102,6 +102,18 @@ def test_nodes_are_reranked(ranker: Path) -> None:
         rerank.postprocess_nodes(nodes)
 
 
+@pytest.mark.filterwarnings("ignore:.*longer than")
+def test_a_multi_vector_model_reranks(colbert: Path) -> None:
+    model, query = load(colbert), "When does the ferry leave?"
+    nodes = [NodeWithScore(node=TextNode(text=text)) for text in TEXTS]
+    found = SparsebertRerank(model, top_n=4).postprocess_nodes(nodes, query_str=query)
+    ranked = model.rerank(query, TEXTS, top_k=4)
+    assert [each.node.text for each in found] == [each["text"] for each in ranked]
+    assert [each.score for each in found] == [each["score"] for each in ranked]
+    with pytest.raises(ValueError, match="top_n"):
+        SparsebertRerank(model, top_n=0)
+
+
 def test_other_models_do_not_rerank(encoder: Path) -> None:
     with pytest.raises(InputError, match="is not a reranker"):
         SparsebertRerank(encoder)

@@ -165,6 +165,13 @@ class Model(EmbeddingModel):
         ]
         return tags[0] if given.single else tags
 
+    @property
+    def is_reranker(self) -> bool:
+        """Whether it can `rerank`: a classifier with one label, or a multi-vector model."""
+        if self.config.head is Head.SEQUENCE:
+            return len(self.config.labels) == 1
+        return self.token_vectors is not None
+
     def rerank(
         self,
         query: str,

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsebert.errors import MissingExtraError
+from sparsebert.checkpoint import Head
+from sparsebert.errors import InputError, MissingExtraError
 from sparsebert.inference import Model, load
 from sparsebert.integrations import load_reranker, relevance
 
@@ -19,7 +20,7 @@ try:
     from langchain_core.cross_encoders import BaseCrossEncoder
     from langchain_core.documents import BaseDocumentCompressor, Document
     from langchain_core.embeddings import Embeddings
-    from pydantic import PrivateAttr
+    from pydantic import Field, PrivateAttr
 except ImportError as error:
     raise MissingExtraError(__name__, "langchain") from error
 
@@ -72,6 +73,11 @@ class SparsebertCrossEncoder(BaseCrossEncoder):  # type: ignore[misc]
     ) -> None:
         """Raises InputError unless the model is a classifier with one label."""
         self.model = load_reranker(model, threads)
+        if self.model.config.head is not Head.SEQUENCE:
+            raise InputError(
+                f"{self.model.name} is a multi-vector model, which does not read pairs: use "
+                "SparsebertRerank."
+            )
         self.batch_size = batch_size
 
     def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
@@ -82,29 +88,29 @@ class SparsebertCrossEncoder(BaseCrossEncoder):  # type: ignore[misc]
 class SparsebertRerank(BaseDocumentCompressor):  # type: ignore[misc]
     """Keeps the ``top_n`` documents that fit a query best, best first.
 
-    Scores are those of ``/rerank``, and are added to the metadata as ``relevance_score``.
+    Scores are those of `Model.rerank`, and are added to the metadata as ``relevance_score``.
     """
 
-    top_n: int = 3
+    top_n: int = Field(3, ge=1)
     batch_size: int = 32
-    _encoder: SparsebertCrossEncoder = PrivateAttr()
+    _model: Model = PrivateAttr()
 
     def __init__(
         self, model: str | Path | Model, *, threads: int | None = None, **fields: Any
     ) -> None:
-        """Raises InputError unless the model is a classifier with one label."""
+        """Raises InputError unless the model has one label, or is a multi-vector model."""
         super().__init__(**fields)
-        self._encoder = SparsebertCrossEncoder(model, batch_size=self.batch_size, threads=threads)
+        self._model = load_reranker(model, threads)
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Any = None
     ) -> list[Document]:
         """Copies of the best ``documents``, with their scores."""
-        scores = self._encoder.score([(query, document.page_content) for document in documents])
-        scored = sorted(zip(scores, documents, strict=True), key=lambda found: -found[0])
-        return [
-            document.model_copy(
-                update={"metadata": {**document.metadata, "relevance_score": score}}
-            )
-            for score, document in scored[: self.top_n]
-        ]
+        texts = [document.page_content for document in documents]
+        ranked = self._model.rerank(query, texts, top_k=self.top_n, batch_size=self.batch_size)
+        found = []
+        for each in ranked:
+            document = documents[each["index"]]
+            metadata = {**document.metadata, "relevance_score": each["score"]}
+            found.append(document.model_copy(update={"metadata": metadata}))
+        return found

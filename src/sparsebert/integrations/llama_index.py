@@ -13,11 +13,11 @@ from typing import Any
 
 from sparsebert.errors import InputError, MissingExtraError
 from sparsebert.inference import Model, load
-from sparsebert.integrations import load_reranker, relevance
+from sparsebert.integrations import load_reranker
 
 try:
     from llama_index.core.base.embeddings.base import BaseEmbedding
-    from llama_index.core.bridge.pydantic import PrivateAttr
+    from llama_index.core.bridge.pydantic import Field, PrivateAttr
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
     from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 except ImportError as error:
@@ -83,16 +83,16 @@ class SparsebertEmbedding(BaseEmbedding):  # type: ignore[misc]
 
 
 class SparsebertRerank(BaseNodePostprocessor):  # type: ignore[misc]
-    """Keeps the ``top_n`` nodes that fit a query best, with the scores of ``/rerank``."""
+    """Keeps the ``top_n`` nodes that fit a query best, with the scores of `Model.rerank`."""
 
-    top_n: int = 2
+    top_n: int = Field(2, ge=1)
     batch_size: int = 32
     _model: Model = PrivateAttr()
 
     def __init__(
         self, model: str | Path | Model, *, threads: int | None = None, **fields: Any
     ) -> None:
-        """Raises InputError unless the model is a classifier with one label."""
+        """Raises InputError unless the model has one label, or is a multi-vector model."""
         super().__init__(**fields)
         self._model = load_reranker(model, threads)
 
@@ -106,11 +106,10 @@ class SparsebertRerank(BaseNodePostprocessor):  # type: ignore[misc]
     ) -> list[NodeWithScore]:
         if query_bundle is None:
             raise InputError("a reranker needs the query: pass query_str or query_bundle.")
-        query = query_bundle.query_str
-        pairs = [(query, node.node.get_content(metadata_mode=MetadataMode.EMBED)) for node in nodes]
-        scores = relevance(self._model, pairs, batch_size=self.batch_size)
-        ranked = [
-            NodeWithScore(node=node.node, score=score)
-            for node, score in zip(nodes, scores, strict=True)
+        texts = [node.node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
+        ranked = self._model.rerank(
+            query_bundle.query_str, texts, top_k=self.top_n, batch_size=self.batch_size
+        )
+        return [
+            NodeWithScore(node=nodes[each["index"]].node, score=each["score"]) for each in ranked
         ]
-        return sorted(ranked, key=lambda node: -node.score)[: self.top_n]

@@ -83,8 +83,7 @@ class ServedModel:
     @property
     def is_reranker(self) -> bool:
         """Whether it can rerank: a one-label classifier, as in TEI, or a multi-vector model."""
-        one_label = self.head is Head.SEQUENCE and len(self.model.config.labels) == 1
-        return one_label or self.model.token_vectors is not None
+        return self.model.is_reranker
 
     @property
     def routes(self) -> list[str]:
