@@ -107,7 +107,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for _command in COMMANDS:
-    app.command(name=_command.__name__)(expanded(_command))
+    # Each of the server's options may also be set by a variable: SPARSEBERT_ and its name.
+    _settings = {"auto_envvar_prefix": "SPARSEBERT"} if _command is serve else None
+    app.command(name=_command.__name__, context_settings=_settings)(expanded(_command))
 
 
 def _version(value: bool) -> None:

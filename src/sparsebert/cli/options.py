@@ -33,8 +33,6 @@ class Group:
 
     options: type[Options]
     names: tuple[str, ...] = ()
-    variables: bool = False
-    """Whether each may also be set by an environment variable, SPARSEBERT_ and its name."""
 
     def parameters(self) -> dict[str, inspect.Parameter]:
         """A keyword parameter for each, annotated as typer reads it."""
@@ -47,23 +45,18 @@ class Group:
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=getattr(self.options, name),
-                annotation=Annotated[hints[name], self._option(name)],
+                annotation=Annotated[hints[name], declared_option(self.options, name)],
             )
             for name in names
         }
 
-    def _option(self, name: str) -> Any:
-        envvar = f"SPARSEBERT_{name.upper()}" if self.variables else None
-        return declared_option(self.options, name, envvar=envvar)
 
-
-def declared_option(options: type[Options], name: str, *, envvar: str | None = None) -> Any:
+def declared_option(options: type[Options], name: str) -> Any:
     """The command-line option of one field."""
     declared = declarations(options)[name]
     flag = name.replace("_", "-")
     return typer.Option(
         f"--{flag}/--no-{flag}" if declared.negatable else f"--{flag}",
-        envvar=envvar,
         metavar=declared.metavar,
         help=declared.help,
         min=declared.minimum,

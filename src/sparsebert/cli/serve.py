@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -29,12 +29,6 @@ class LogLevel(str, Enum):
     ERROR = "error"
 
 
-def _option(name: str, help: str, **more: Any) -> Any:
-    """An option that may also be set by its environment variable, SPARSEBERT_ and its name."""
-    variable = "SPARSEBERT_" + name.split("/")[0].removeprefix("--").replace("-", "_").upper()
-    return typer.Option(name, envvar=more.pop("envvar", variable), help=help, **more)
-
-
 def serve(
     models: Annotated[
         list[str],
@@ -48,20 +42,20 @@ def serve(
     ],
     host: Annotated[
         str,
-        _option(
+        typer.Option(
             "--host",
-            "Address to listen on; 0.0.0.0 is all of IPv4, :: all of IPv6 and IPv4, unix:PATH a "
-            "Unix socket.",
+            help="Address to listen on; 0.0.0.0 is all of IPv4, :: all of IPv6 and IPv4, unix:PATH "
+            "a Unix socket.",
         ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, _option("--port", "Port to listen on; 0 picks a free one.", min=0, max=65535)
+        int, typer.Option("--port", help="Port to listen on; 0 picks a free one.", min=0, max=65535)
     ] = 8080,
     threads: Annotated[
         int | None,
-        _option(
+        typer.Option(
             "--threads",
-            "CPU threads per engine worker.",
+            help="CPU threads per engine worker.",
             envvar="SPARSEBERT_NUM_THREADS",  # the engine's own
             min=1,
             max=1024,
@@ -70,68 +64,74 @@ def serve(
     ] = None,
     workers: Annotated[
         int,
-        _option(
-            "--workers", "Engine workers per model, each running a batch of its own.", min=1, max=64
+        typer.Option(
+            "--workers",
+            help="Engine workers per model, each running a batch of its own.",
+            min=1,
+            max=64,
         ),
     ] = 1,
     max_length: Annotated[
         int | None,
-        _option(
+        typer.Option(
             "--max-length",
-            "Maximum tokens per text, special tokens included.",
+            help="Maximum tokens per text, special tokens included.",
             min=1,
             show_default="the model's own",
         ),
     ] = None,
     mapped: Annotated[
         bool,
-        _option(
+        typer.Option(
             "--mapped",
-            "Map the weight files, so that several servers share them, instead of reading them "
-            "into memory. Replace such a file only by renaming another over it.",
+            help="Map the weight files, so that several servers share them, instead of reading "
+            "them into memory. Replace such a file only by renaming another over it.",
         ),
     ] = False,
-    inference: Annotated[Given, Group(InferenceOptions, ("compute",), variables=True)] = NOTHING,
-    limits: Annotated[Given, Group(ServingOptions, variables=True)] = NOTHING,
+    inference: Annotated[Given, Group(InferenceOptions, ("compute",))] = NOTHING,
+    limits: Annotated[Given, Group(ServingOptions)] = NOTHING,
     cors_allow_origin: Annotated[
         list[str] | None,
-        _option(
+        typer.Option(
             "--cors-allow-origin",
-            "Origin whose web pages may call the server, such as https://example.org; may be "
+            help="Origin whose web pages may call the server, such as https://example.org; may be "
             "repeated.",
             show_default="none",
         ),
     ] = None,
     keep_alive: Annotated[
         int,
-        _option(
+        typer.Option(
             "--keep-alive",
-            "Seconds that a connection may be idle; should exceed the load balancer's own limit.",
+            help="Seconds that a connection may be idle; should exceed the load balancer's own "
+            "limit.",
             min=1,
         ),
     ] = 75,
     shutdown_delay: Annotated[
         int,
-        _option(
+        typer.Option(
             "--shutdown-delay",
-            "Seconds for which a stopping server goes on answering while /health returns 503, so "
-            "that load balancers send their requests elsewhere.",
+            help="Seconds for which a stopping server goes on answering while /health returns 503, "
+            "so that load balancers send their requests elsewhere.",
             min=0,
         ),
     ] = 0,
     shutdown_timeout: Annotated[
         int,
-        _option(
+        typer.Option(
             "--shutdown-timeout",
-            "Seconds for which a stopping server then waits for responses to finish.",
+            help="Seconds for which a stopping server then waits for responses to finish.",
             min=0,
         ),
     ] = 30,
     log_level: Annotated[
         LogLevel,
-        _option("--log-level", "Least severe level to log; each request is logged as info."),
+        typer.Option(
+            "--log-level", help="Least severe level to log; each request is logged as info."
+        ),
     ] = LogLevel.INFO,
-    json: Annotated[bool, _option("--json", "Log JSON lines instead of logfmt.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Log JSON lines instead of logfmt.")] = False,
 ) -> None:
     """Serve models over HTTP until SIGTERM or SIGINT.
 
