@@ -12,15 +12,25 @@ command-line options. Importing this costs next to nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
-from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    ClassVar,
+    Concatenate,
+    ParamSpec,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from sparsebert.errors import SparsebertError
 
 Value = TypeVar("Value")
+Declared = ParamSpec("Declared")
 Self = TypeVar("Self", bound="Options")
 
 _METADATA = "option"
@@ -33,7 +43,7 @@ _TYPE_NAMES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Declaration:
     """What an option is, besides its name, type and default. All parts may be left out."""
 
@@ -47,7 +57,7 @@ class Declaration:
     """Values must be greater than this."""
     below: float | None = None
     """Values must be smaller than this."""
-    choices: tuple[str, ...] = ()
+    choices: Collection[str] = ()
     metavar: str | None = None
     """What ``--help`` shows in place of a value."""
     shown_default: str | None = None
@@ -58,6 +68,8 @@ class Declaration:
     """Whether the command line has a ``--no-`` flag too."""
     without: str = ""
     """Completes "has no meaning" for options that need this one: "without a teacher"."""
+    repr: bool = True
+    """Whether the value may be shown: not if it is a secret."""
 
     @property
     def minimum(self) -> float | None:
@@ -65,37 +77,20 @@ class Declaration:
         return self.least if self.below is None else None
 
 
-def option(
-    default: Value,
-    *,
-    help: str = "",
-    least: float | None = None,
-    most: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    choices: Iterable[str] = (),
-    metavar: str | None = None,
-    shown_default: str | None = None,
-    needs: str | None = None,
-    negatable: bool = False,
-    without: str = "",
-    repr: bool = True,
-) -> Value:
-    """The field of an `Options` dataclass; see `Declaration` for the arguments."""
-    declaration = Declaration(
-        help=help,
-        least=least,
-        most=most,
-        above=above,
-        below=below,
-        choices=tuple(choices),
-        metavar=metavar,
-        shown_default=shown_default,
-        needs=needs,
-        negatable=negatable,
-        without=without,
-    )
-    return field(default=default, metadata={_METADATA: declaration}, repr=repr)
+def _declared_by(
+    declare: Callable[Declared, Declaration],
+) -> Callable[Concatenate[Value, Declared], Value]:
+    """`option`, which type checkers so know to take what ``declare`` takes."""
+
+    def option(default: Value, /, *arguments: Declared.args, **parts: Declared.kwargs) -> Value:
+        """The field of an `Options` dataclass; see `Declaration` for the arguments."""
+        declaration = declare(*arguments, **parts)
+        return field(default=default, metadata={_METADATA: declaration}, repr=declaration.repr)
+
+    return option
+
+
+option = _declared_by(Declaration)
 
 
 def declarations(options: type[Options]) -> dict[str, Declaration]:
@@ -163,7 +158,7 @@ class Options:
             }
         )
 
-    def wrong_choice(self, name: str, value: str, choices: tuple[str, ...]) -> str:
+    def wrong_choice(self, name: str, value: str, choices: Collection[str]) -> str:
         """The message for a value that is not one of the choices."""
         return f"{name} must be one of {', '.join(choices)}, not '{value}'."
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -259,7 +260,7 @@ class FinetuneOptions(Options):
                 "task_weight at 0, or leave the texts out."
             )
 
-    def wrong_choice(self, name: str, value: str, choices: tuple[str, ...]) -> str:
+    def wrong_choice(self, name: str, value: str, choices: Collection[str]) -> str:
         """The message for a value that is not one of the choices."""
         if name == "optimizer":
             return f"'{value}' is not a known optimizer: choose from {', '.join(choices)}."
