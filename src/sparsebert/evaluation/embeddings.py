@@ -82,8 +82,7 @@ class SparseEmbeddings:
             return csr_matrix((values, indices, starts), shape=shape)
 
         self._documents = matrix(documents, "document")
-        prompts = model.prompts
-        alike = prompts.of("query") == prompts.of("document") and not model.sparse_ways.routed
+        alike = all(of("query") == of("document") for of in (model.prompts.of, model.sparse_route))
         own = self._documents[: len(queries)]
         same = alike and _begin(documents, queries)
         self._queries = own if same else matrix(queries, "query")

@@ -89,10 +89,9 @@ class EmbeddingModel(LoadedModel):
         unit = bool(self.pooling.normalize if normalize is None else normalize)
         before = self._prompt(prompt, prompt_name)
         given = as_texts(texts, before)
-        tokenizer = self._text_tokenizer()
         skipped = self.prompt_tokens(before)
         call = pooler.call(normalize=unit, skipped=skipped)
-        tokens = self._checked(tokenizer.encode(given, strict=strict))
+        tokens = self._checked(self.tokenizer.encode(given, strict=strict))
         width = self.config.hidden_size
         rows: Any = (
             run_per_token(self._encoder, call, tokens, batch_size)
@@ -132,16 +131,16 @@ class EmbeddingModel(LoadedModel):
             raise InputError(f"{self.name} is {kind} and cannot embed_sparse: it can {fitting}.")
         own = None if task is None else self.prompts.of(task)
         given = as_texts(texts, self._prompt(prompt, prompt_name, own))
-        way = self.token_weigher or self.sparse_ways.of(task)
-        if isinstance(way, TokenLookup):
-            found = way.embeddings(given, strict=strict)
+        route = self.sparse_route(task)
+        if isinstance(route, TokenLookup):
+            found = route.embeddings(given, strict=strict)
             return found[0] if given.single else found
-        tokens = self._checked(self._text_tokenizer().encode(given, strict=strict))
-        if isinstance(way, TokenWeigher):
+        tokens = self._checked(self.tokenizer.encode(given, strict=strict))
+        if isinstance(route, TokenWeigher):
             states = self._per_token("hidden", tokens, batch_size)
-            found = [*map(way.embedding, states, tokens)]
+            found = [*map(route.embedding, states, tokens)]
         else:
-            found = sparse_embeddings(self._encoder, way, tokens, batch_size)
+            found = sparse_embeddings(self._encoder, route, tokens, batch_size)
         return found[0] if given.single else found
 
     def embed_tokens(
@@ -167,7 +166,7 @@ class EmbeddingModel(LoadedModel):
         if embedder is None:
             check_converted(self.path)
             given = as_texts(texts, self._prompt(prompt, prompt_name))
-            tokens = self._text_tokenizer().encode(given, strict=strict)
+            tokens = self.tokenizer.encode(given, strict=strict)
             found = self._per_token("hidden", tokens, batch_size)
             return found[0] if given.single else found
         given = as_texts(texts, self._prompt(prompt, prompt_name, self.task_prompt(task)))
@@ -200,7 +199,7 @@ class EmbeddingModel(LoadedModel):
             )
         before = self._prompt(prompt, prompt_name)
         given, skipped = as_texts(texts, before), self.prompt_tokens(before)
-        tokens = self._text_tokenizer().encode(given, strict=strict)
+        tokens = self.tokenizer.encode(given, strict=strict)
         states = self._per_token("hidden", tokens, batch_size)
         found = self.hybrid_embeddings(states, tokens, skipped)
         return found[0] if given.single else found
@@ -258,9 +257,8 @@ class EmbeddingModel(LoadedModel):
         embedder, positions = self.token_vectors, self.config.max_length
         assert embedder is not None
         embedder.of.check()
-        tokenizer = self._text_tokenizer()
         limit = embedder.limit(task, self.max_length, positions)
-        tokens = tokenizer.encode(texts, strict=strict, max_length=limit)
+        tokens = self.tokenizer.encode(texts, strict=strict, max_length=limit)
         return embedder.expanded(tokens, task, positions)
 
     def embedding_width(self, pooling: PoolingMode | None = None) -> int:
@@ -276,7 +274,7 @@ class EmbeddingModel(LoadedModel):
         """
         if not prompt or self.pooling.include_prompt:
             return 0
-        return self._text_tokenizer().count_before(prompt)
+        return self.tokenizer.count_before(prompt)
 
     def _prompt(self, prompt: str | None, name: str | None, default: str | None = None) -> str:
         """The text to put before each text: ``default`` (or the folder's) if neither is given."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from sparsebert.checkpoint import EncoderConfig, Head, Pooling, Prompts, ScoreFunction
-from sparsebert.checkpoint.multi_vector import MultiVector
+from sparsebert.checkpoint.multi_vector import MultiVector, Task
 from sparsebert.checkpoint.publishing import copy_model, push_to_hub
-from sparsebert.checkpoint.sparse_routes import SparseRoutes
+from sparsebert.checkpoint.sparse_routes import SparsePooling, SparseRoutes, TokenTable
 from sparsebert.checkpoint.tokenizer import check_ids
 from sparsebert.checkpoint.vector_layers import VectorLayer
 from sparsebert.engine import Encoder
@@ -20,7 +21,7 @@ from sparsebert.inference.batching import EngineCall, Floats, run_per_text, run_
 from sparsebert.inference.multi_vector import TokenVectors
 from sparsebert.inference.pooling import Pooler
 from sparsebert.inference.sequences import Tokens, as_token_sequences, with_keys
-from sparsebert.inference.sparse import SparseWays, TokenWeigher
+from sparsebert.inference.sparse import TokenLookup, TokenWeigher
 from sparsebert.inference.texts import Text, as_texts
 from sparsebert.inference.tokenizing import TextTokenizer
 from sparsebert.packing.weights import Weights, bytes_held, describe_storage
@@ -49,35 +50,37 @@ class LoadedModel:
 
     def __init__(
         self,
+        *,
         name: str,
+        path: Path,
         config: EncoderConfig,
-        pooling: Pooling | None,
         tokenizer: TextTokenizer | None,
         encoder: Encoder,
         weights: Weights,
-        path: Path,
-        prompts: Prompts | None = None,
-        score_function: ScoreFunction = "softmax",
-        load_again: Callable[[str, Path], LoadedModel] | None = None,
-        sparse_routes: SparseRoutes | None = None,
-        multi_vector: MultiVector | None = None,
-        token_weights: VectorLayer | None = None,
-        score_prompt: str = "",
-        relevance_function: ScoreFunction | None = None,
+        pooling: Pooling,
+        sparse_routes: SparseRoutes,
+        multi_vector: MultiVector | None,
+        token_weights: VectorLayer | None,
+        prompts: Prompts,
+        score_function: ScoreFunction,
+        score_prompt: str,
+        relevance_function: ScoreFunction,
+        load_again: Callable[[str, Path], LoadedModel],
     ) -> None:
         self.name = name
         self.path = path
         self.config = config
-        self.pooling = pooling or Pooling()
-        self.sparse_ways = SparseWays(sparse_routes or SparseRoutes())
-        self.pooler = Pooler(self.pooling, config.hidden_size)
+        self.pooling = pooling
+        self.pooler = Pooler(pooling, config.hidden_size)
+        self._sparse_routes = sparse_routes
+        self._lookup = cache(TokenLookup)  # a table is opened only once
         self.token_vectors = (
             TokenVectors(multi_vector, tokenizer, config.hidden_size) if multi_vector else None
         )
         self.token_weigher = TokenWeigher(token_weights, tokenizer) if token_weights else None
-        self.prompts = prompts or Prompts()
+        self.prompts = prompts
         self.score_function, self.score_prompt = score_function, score_prompt
-        self.relevance_function = relevance_function or score_function
+        self.relevance_function = relevance_function
         self._load_again = load_again
         self.nbytes = bytes_held(weights)
         self._storage = describe_storage(weights)
@@ -116,7 +119,12 @@ class LoadedModel:
     @property
     def tokenizer(self) -> TextTokenizer:
         """The tokenizer. Raises CheckpointError for a folder without tokenizer files."""
-        return self._text_tokenizer()
+        if self._tokenizer is None:
+            raise CheckpointError(
+                f"{self.name} has no tokenizer.json and no vocabulary, so it cannot read texts: "
+                "add one, or pass token ids to forward()."
+            )
+        return self._tokenizer
 
     @property
     def encoder(self) -> Encoder:
@@ -149,9 +157,14 @@ class LoadedModel:
         return self.__copy__()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self._load_again is None:
-            raise TypeError(f"{self!r} was not made by load() and cannot be pickled")
         return self._load_again, (self.name, self.path.absolute())
+
+    def sparse_route(self, task: Task | None) -> TokenWeigher | TokenLookup | SparsePooling:
+        """How sparse embeddings are made of queries, of documents, or of texts without a task."""
+        if self.token_weigher is not None:
+            return self.token_weigher
+        route = self._sparse_routes.of(task)
+        return self._lookup(route) if isinstance(route, TokenTable) else route
 
     def require(self, verb: str) -> None:
         """Raise InputError unless the model's head supports ``verb``.
@@ -178,7 +191,7 @@ class LoadedModel:
                 "hidden_states, or fine-tune it on a task first."
             )
         given = as_texts(texts, self.score_prompt)
-        rows = self._head(self._text_tokenizer().encode(given, strict=strict), batch_size)
+        rows = self._head(self.tokenizer.encode(given, strict=strict), batch_size)
         return rows[0] if given.single else rows
 
     def hidden_states(
@@ -186,9 +199,7 @@ class LoadedModel:
     ) -> Any:
         """The last layer: a list of float32 ``[tokens, hidden]``, one array for a single text."""
         given = as_texts(texts)
-        rows = self._per_token(
-            "hidden", self._text_tokenizer().encode(given, strict=strict), batch_size
-        )
+        rows = self._per_token("hidden", self.tokenizer.encode(given, strict=strict), batch_size)
         return rows[0] if given.single else rows
 
     def forward(
@@ -278,11 +289,3 @@ class LoadedModel:
         for sequence in tokens:
             check_ids(self.name, self.config, sequence.ids, sequence.type_ids)
         return tokens
-
-    def _text_tokenizer(self) -> TextTokenizer:
-        if self._tokenizer is None:
-            raise CheckpointError(
-                f"{self.name} has no tokenizer.json and no vocabulary, so it cannot read texts: "
-                "add one, or pass token ids to forward()."
-            )
-        return self._tokenizer

@@ -91,29 +91,29 @@ def load(
         sparse_routes, score_prompt = read_sparse_routes(folder), read_score_prompt(folder)
         relevance_function = read_relevance_function(folder, config)
     return Model(
-        name,
-        config,
-        pooling,
-        tokenizer,
-        Encoder(encoder_config, weights, threads=threads, compute=compute),
-        weights,
-        folder,
-        prompts,
-        score_function,
-        partial(
+        name=name,
+        path=folder,
+        config=config,
+        tokenizer=tokenizer,
+        encoder=Encoder(encoder_config, weights, threads=threads, compute=compute),
+        weights=weights,
+        pooling=pooling,
+        sparse_routes=sparse_routes,
+        multi_vector=multi_vector,
+        token_weights=token_weights,
+        prompts=prompts,
+        score_function=score_function,
+        score_prompt=score_prompt,
+        relevance_function=relevance_function,
+        load_again=partial(
             _load_again, threads=threads, max_length=max_length, compute=compute, copied=copied
         ),
-        sparse_routes,
-        multi_vector,
-        token_weights,
-        score_prompt,
-        relevance_function,
     )
 
 
-def _with_scores(config: EncoderConfig, pooling: Pooling | None) -> EncoderConfig:
+def _with_scores(config: EncoderConfig, pooling: Pooling) -> EncoderConfig:
     """The config, with a head if the folder's modules after the encoder are one."""
-    if pooling is None or not pooling.scores:
+    if not pooling.scores:
         return config
     labels = tuple(f"LABEL_{place}" for place in range(pooling.width(config.hidden_size)))
     return replace(config, head=Head.SEQUENCE, labels=labels)
@@ -121,8 +121,8 @@ def _with_scores(config: EncoderConfig, pooling: Pooling | None) -> EncoderConfi
 
 def _usual_pooling(
     name: str, multi_vector: MultiVector | None, token_weights: VectorLayer | None
-) -> Pooling | None:
-    """The pooling of a folder that specifies none; None for the default."""
+) -> Pooling:
+    """The pooling of a folder that specifies none."""
     if token_weights is not None or (multi_vector and multi_vector.first):  # BGE-M3's
         return Pooling(("cls",), normalize=True)
     if multi_vector is not None:
@@ -130,7 +130,7 @@ def _usual_pooling(
             unsupported=f"{name} is a multi-vector model, with a vector for each token of a text: "
             "use embed_tokens."
         )
-    return None
+    return Pooling()
 
 
 def _multi_vector(

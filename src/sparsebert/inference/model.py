@@ -65,7 +65,7 @@ class Model(EmbeddingModel):
         self.require("classify")
         check_count("top_k", top_k)
         given = as_texts(texts, self.score_prompt)
-        logits = self._text_logits(self._text_tokenizer().encode(given, strict=strict), batch_size)
+        logits = self._text_logits(self.tokenizer.encode(given, strict=strict), batch_size)
         scores = apply_function(logits, self.score_function)
         found = label_scores(scores, self.config.labels, top_k)
         return found[0] if given.single else found
@@ -112,7 +112,7 @@ class Model(EmbeddingModel):
             check_count(name, count)
         check_count("max_length", max_length)
         pairs, single = as_questions(question, context)
-        tokenizer = self._text_tokenizer()
+        tokenizer = self.tokenizer
         limit = min(max_length or window_length(self.config, self.max_length), self.max_length)
         stride = usual_stride(limit) if doc_stride is None else doc_stride
         windows = [
@@ -153,7 +153,7 @@ class Model(EmbeddingModel):
         self.require("tag")
         check_aggregation(aggregation)
         given = as_texts(texts)
-        tokenizer = self._text_tokenizer()
+        tokenizer = self.tokenizer
         located = tokenizer.locate(given, strict=strict)
         logits = self._per_token("head", [each.tokens for each in located], batch_size)
         labels = self.config.labels
@@ -214,7 +214,7 @@ class Model(EmbeddingModel):
         pairs = as_texts(
             [(query, str(text)) for text in texts.items], self.score_prompt, named=_DOCUMENT
         )
-        tokens = self._text_tokenizer().encode(pairs, strict=strict)
+        tokens = self.tokenizer.encode(pairs, strict=strict)
         logits = self._text_logits(tokens, batch_size)
         return np.asarray(apply_function(logits, self.relevance_function)[:, 0])
 
@@ -225,7 +225,7 @@ class Model(EmbeddingModel):
         """
         self.require("fill")
         check_count("top_k", top_k)
-        tokenizer = self._text_tokenizer()
+        tokenizer = self.tokenizer
         tokens = tokenizer.encode(as_texts(text), strict=strict)
         positions = np.flatnonzero(tokens[0].ids == tokenizer.mask_id)
         if len(positions) != 1:

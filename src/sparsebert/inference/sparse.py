@@ -9,8 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from sparsebert.checkpoint.multi_vector import Task
-from sparsebert.checkpoint.sparse_routes import SparsePooling, SparseRoutes, TokenTable
+from sparsebert.checkpoint.sparse_routes import SparsePooling, TokenTable
 from sparsebert.checkpoint.tokenizer import read_tokenizer
 from sparsebert.checkpoint.tokenizer_building import StoredTokenizer
 from sparsebert.checkpoint.tokenizer_settings import Side
@@ -145,25 +144,6 @@ class TokenLookup:
         kept = kept[self._weights[kept] != 0]
         kept = largest(np.abs(self._weights[kept]), kept, self._table.most)
         return SparseEmbedding(kept, self._weights[kept])
-
-
-class SparseWays:
-    """How a model makes sparse embeddings: `SparseRoutes`, with each table opened only once."""
-
-    def __init__(self, routes: SparseRoutes) -> None:
-        self._routes = routes
-        ways = (routes.usual, *routes.tasks.values())
-        self._lookups = {way: TokenLookup(way) for way in ways if isinstance(way, TokenTable)}
-
-    @property
-    def routed(self) -> bool:
-        """Whether queries and documents may be embedded in different ways."""
-        return bool(self._routes.tasks)
-
-    def of(self, task: Task | None) -> SparsePooling | TokenLookup:
-        """The way to embed queries or documents, or texts without a task."""
-        way = self._routes.of(task)
-        return self._lookups[way] if isinstance(way, TokenTable) else way
 
 
 def largest(

@@ -54,9 +54,9 @@ class PackedEngine(Engine):
 
     def load(self, folder: Path, threads: int) -> None:
         self._model = load(folder, threads=threads, compute=self._compute)
-        way = self._model.sparse_ways.of("document")
-        if self._model.embedding_kind == "sparse" and isinstance(way, SparsePooling):
-            self._pooling = way
+        route = self._model.sparse_route("document")
+        if self._model.embedding_kind == "sparse" and isinstance(route, SparsePooling):
+            self._pooling = route
 
     def run(self, batch: Batch) -> Any:
         assert self._model is not None

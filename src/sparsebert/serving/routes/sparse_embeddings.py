@@ -49,30 +49,30 @@ async def embed_sparse(request: Request, body: EmbedSparseRequest) -> Any:
     model = service_of(request).model(body.model, "/embed_sparse")
     if model.model.token_weigher is None:
         require_head(model, Head.MASKED_LM, "make sparse embeddings")
-    way = model.model.token_weigher or model.model.sparse_ways.of(body.task)
+    route = model.model.sparse_route(body.task)
     truncation = truncation_of(request, body.truncate, body.truncation_direction)
     prompt = prompt_for(model, body.inputs.items, body.prompt_name)
     if body.task is not None and body.prompt_name is None:
         prompt = model.prompts.of(body.task)
-    if isinstance(way, TokenLookup):
+    if isinstance(route, TokenLookup):
         found = await look_up(
-            request, model, way, body.inputs, truncation=truncation, prompt=prompt
+            request, model, route, body.inputs, truncation=truncation, prompt=prompt
         )
         return await model.in_tokenizer_pool(lambda: _as_pairs(found))
-    if isinstance(way, TokenWeigher):
+    if isinstance(route, TokenWeigher):
         call = _HIDDEN
-    elif way.unsupported:
-        raise RequestError(424, way.unsupported, code=WRONG_HEAD)
+    elif route.unsupported:
+        raise RequestError(424, route.unsupported, code=WRONG_HEAD)
     else:
-        call = sparse_call(way)
+        call = sparse_call(route)
     (rows,), read = await infer_each(
         request, model, [call], body.inputs, truncation=truncation, prompt=prompt
     )
 
     def written() -> list[list[dict[str, Any]]]:
-        if isinstance(way, TokenWeigher):
-            return _as_pairs([*map(way.embedding, rows, read)])
-        return _as_pairs([sparse_embedding(row, way) for row in rows])
+        if isinstance(route, TokenWeigher):
+            return _as_pairs([*map(route.embedding, rows, read)])
+        return _as_pairs([sparse_embedding(row, route) for row in rows])
 
     return await model.in_tokenizer_pool(written)
 
