@@ -100,18 +100,13 @@ class TextTokenizer:
         ``side`` is the truncation side, by default the folder's, and ``max_length`` may be a lower
         limit.
         """
-        limit = self.max_length if max_length is None else max_length
         sequences: list[Tokens] = []
         cut: list[int] = []
-        for index, parts in enumerate(self._parts(texts)):
+        for index, (parts, kept) in enumerate(self._truncated(texts, strict, side, max_length)):
             ids = [part.ids for part in parts]
-            lengths = self._fitting(texts.name(index), ids, strict, limit)
-            if lengths is not None:
+            if kept:
                 cut.append(index)
-                ids = [
-                    part[self._kept(len(part), length, side)]
-                    for part, length in zip(ids, lengths, strict=True)
-                ]
+                ids = [part[each] for part, each in zip(ids, kept, strict=True)]
             tokens = (self._single if len(ids) == 1 else self._pair).around(ids)
             if not len(tokens):
                 raise InputError(
@@ -167,20 +162,18 @@ class TextTokenizer:
         max_length: int | None = None,
     ) -> tuple[list[LocatedTokens], list[int]]:
         """As `encode_truncated`, with the offsets of each token; InputError for a pair."""
-        limit = self.max_length if max_length is None else max_length
         located: list[LocatedTokens] = []
         cut: list[int] = []
-        for index, parts in enumerate(self._parts(texts)):
-            name = texts.name(index)
+        for index, (parts, kept) in enumerate(self._truncated(texts, strict, side, max_length)):
             if len(parts) != 1:
-                raise InputError(f"{name} is a pair of texts: only single texts can be tagged.")
-            found = parts[0]
-            lengths = self._fitting(name, [found.ids], strict, limit)
-            kept = slice(len(found))
-            if lengths is not None:
+                raise InputError(
+                    f"{texts.name(index)} is a pair of texts: only single texts can be tagged."
+                )
+            ids, offsets = parts[0].ids, parts[0].offsets
+            if kept:
                 cut.append(index)
-                kept = self._kept(len(found), lengths[0], side)
-            located.append(self._single.located([found.ids[kept]], found.offsets[kept]))
+                ids, offsets = ids[kept[0]], offsets[kept[0]]
+            located.append(self._single.located([ids], offsets))
         return located, cut
 
     def windows(
@@ -272,17 +265,21 @@ class TextTokenizer:
             return slice(tokens - length, tokens)
         return slice(length)
 
-    def _fitting(
-        self, name: str, ids: list[list[int]], strict: bool, limit: int
-    ) -> Sequence[int] | None:
-        """How many tokens of each part to keep; None if all of them fit into ``limit``."""
-        room = limit - (self._single if len(ids) == 1 else self._pair).size
-        total = sum(map(len, ids))
-        if total <= room:
-            return None
-        if strict:
-            raise too_long(name, total, room)
-        return (room,) if len(ids) == 1 else longest_first(len(ids[0]), len(ids[1]), room)
+    def _truncated(
+        self, texts: Texts, strict: bool, side: Side | None, max_length: int | None
+    ) -> Iterator[tuple[list[Encoding], list[slice]]]:
+        """For each text its parts, as `_parts`, and the tokens to keep of each; [] means all."""
+        limit = self.max_length if max_length is None else max_length
+        for index, parts in enumerate(self._parts(texts)):
+            room = limit - (self._single if len(parts) == 1 else self._pair).size
+            sizes = [*map(len, parts)]
+            kept = []
+            if sum(sizes) > room:
+                if strict:
+                    raise too_long(texts.name(index), sum(sizes), room)
+                lengths = (room,) if len(parts) == 1 else longest_first(sizes[0], sizes[1], room)
+                kept = [self._kept(*each, side) for each in zip(sizes, lengths, strict=True)]
+            yield parts, kept
 
 
 def warn_of_cut(texts: Texts, cut: Sequence[int], limit: int) -> None:
