@@ -16,8 +16,7 @@ from sparsebert.inference.batching import (
     EngineCall,
     RaggedBatch,
     plan,
-    run_per_text,
-    run_per_token,
+    run,
 )
 from sparsebert.inference.sequences import Tokens, as_token_sequences
 
@@ -91,17 +90,17 @@ class TestRun:
     def test_rows_come_back_in_order(self, batch_size):
         given = sequences(3, 1, 4, 1, 5, 9, 2, 6)
         encoder = Counting(batch_size)
-        rows = run_per_text(encoder, EngineCall("head"), given, batch_size, 2)
+        rows = run(encoder, EngineCall("head"), given, batch_size, 2)
         assert rows[:, 0].tolist() == list(range(8))
         assert rows[:, 1].tolist() == [3, 1, 4, 1, 5, 9, 2, 6]
 
-        tokens = run_per_token(encoder, EngineCall("hidden", per_token=True), given, batch_size)
+        tokens = run(encoder, EngineCall("hidden", per_token=True), given, batch_size)
         assert [rows.shape for rows in tokens] == [(len(each), 1) for each in given]
         assert [rows[0, 0] for rows in tokens] == list(range(8))
 
     def test_nothing_to_run(self):
-        assert run_per_text(None, EngineCall("head"), [], 8, 5).shape == (0, 5)
-        assert run_per_token(None, EngineCall("hidden", per_token=True), [], 8) == []
+        assert run(None, EngineCall("head"), [], 8, 5).shape == (0, 5)
+        assert run(None, EngineCall("hidden", per_token=True), [], 8) == []
 
 
 class TestTokenIds:

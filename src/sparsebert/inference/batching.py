@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -129,23 +129,28 @@ def sparse_weights(logits: Floats, *, twice: bool) -> Floats:
     return np.asarray(np.log1p(weights) if twice else weights)
 
 
-def run_per_text(
-    encoder: Encoder, call: EngineCall, sequences: Sequence[Tokens], batch_size: int, width: int
-) -> Floats:
-    """One row per sequence, ``[sequences, width]``, in the order given."""
-    rows = np.empty((len(sequences), width), np.float32)
-    for indices in plan([len(sequence) for sequence in sequences], batch_size):
-        rows[indices] = call.rows(encoder, RaggedBatch.of([sequences[i] for i in indices]))
-    return rows
-
-
-def run_per_token(
+def results(
     encoder: Encoder, call: EngineCall, sequences: Sequence[Tokens], batch_size: int
-) -> list[Floats]:
-    """The rows of each sequence, ``[tokens, width]``, in the order given."""
-    rows: list[Floats] = [np.empty(0, np.float32)] * len(sequences)
+) -> Iterator[tuple[int, Floats]]:
+    """The index of each sequence and its row or rows, as soon as its micro-batch is done."""
     for indices in plan([len(sequence) for sequence in sequences], batch_size):
         found = call(encoder, [sequences[index] for index in indices])
-        for index, each in zip(indices, found, strict=True):
-            rows[index] = each
+        yield from zip(indices, found, strict=True)
+
+
+def run(
+    encoder: Encoder,
+    call: EngineCall,
+    sequences: Sequence[Tokens],
+    batch_size: int,
+    width: int = 0,
+) -> Any:
+    """The results in the order given: one row per sequence, float32 ``[sequences, width]``.
+
+    Of a call that is ``per_token``, a list of float32 ``[tokens, width]``, whatever the ``width``.
+    """
+    shape = (len(sequences), width)
+    rows: Any = [None] * len(sequences) if call.per_token else np.empty(shape, np.float32)
+    for index, found in results(encoder, call, sequences, batch_size):
+        rows[index] = found
     return rows

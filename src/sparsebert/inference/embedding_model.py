@@ -10,7 +10,7 @@ from sparsebert.checkpoint import Head
 from sparsebert.checkpoint.bge_m3 import check_converted
 from sparsebert.checkpoint.multi_vector import Task
 from sparsebert.errors import InputError
-from sparsebert.inference.batching import EngineCall, Floats, run_per_text, run_per_token
+from sparsebert.inference.batching import EngineCall, Floats, run
 from sparsebert.inference.embeddings import (
     Embeddings,
     EmbeddingType,
@@ -92,12 +92,7 @@ class EmbeddingModel(LoadedModel):
         skipped = self.prompt_tokens(before)
         call = pooler.call(normalize=unit, skipped=skipped)
         tokens = self._checked(self.tokenizer.encode(given, strict=strict))
-        width = self.config.hidden_size
-        rows: Any = (
-            run_per_token(self._encoder, call, tokens, batch_size)
-            if call.per_token
-            else run_per_text(self._encoder, call, tokens, batch_size, width)
-        )
+        rows = run(self._encoder, call, tokens, batch_size, self.config.hidden_size)
         vectors = pooler.embeddings(call, rows, normalize=unit, skipped=skipped)
         vectors = shortened(vectors, dimensions, normalize=unit)
         found = converted(vectors, output)

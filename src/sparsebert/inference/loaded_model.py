@@ -17,7 +17,7 @@ from sparsebert.checkpoint.tokenizer import check_ids
 from sparsebert.checkpoint.vector_layers import VectorLayer
 from sparsebert.engine import Encoder
 from sparsebert.errors import CheckpointError, InputError
-from sparsebert.inference.batching import EngineCall, Floats, run_per_text, run_per_token
+from sparsebert.inference.batching import EngineCall, Floats, run
 from sparsebert.inference.multi_vector import TokenVectors
 from sparsebert.inference.pooling import Pooler
 from sparsebert.inference.sequences import Tokens, as_token_sequences, with_keys
@@ -272,17 +272,16 @@ class LoadedModel:
         return np.reshape(rows, (-1, len(self.config.labels)))
 
     def _text_logits(self, tokens: Sequence[Tokens], batch_size: int) -> Floats:
-        call, tokens = self.logits_call, self._checked(tokens)
-        if call.per_token:
-            return self.logits_of(run_per_token(self._encoder, call, tokens, batch_size))
+        call = self.logits_call
         width = len(self.config.labels) if call.method == "head" else self.config.hidden_size
-        return self.logits_of(run_per_text(self._encoder, call, tokens, batch_size, width))
+        return self.logits_of(run(self._encoder, call, self._checked(tokens), batch_size, width))
 
     def _per_token(
         self, method: Literal["head", "hidden"], tokens: Sequence[Tokens], batch_size: int
     ) -> list[Floats]:
         call = EngineCall(method, per_token=True)
-        return run_per_token(self._encoder, call, self._checked(tokens), batch_size)
+        rows: list[Floats] = run(self._encoder, call, self._checked(tokens), batch_size)
+        return rows
 
     def _checked(self, tokens: Sequence[Tokens]) -> Sequence[Tokens]:
         """Refuse ids outside the embedding tables, which the engine indexes unchecked."""

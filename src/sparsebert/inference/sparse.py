@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +16,7 @@ from sparsebert.checkpoint.tokenizer_settings import Side
 from sparsebert.checkpoint.vector_layers import VectorLayer
 from sparsebert.engine import Encoder
 from sparsebert.errors import CheckpointError, InputError, reading
-from sparsebert.inference.batching import EngineCall, Floats, RaggedBatch, plan, sparse_weights
+from sparsebert.inference.batching import EngineCall, Floats, results, sparse_weights
 from sparsebert.inference.pooling import layer_function
 from sparsebert.inference.sequences import Tokens
 from sparsebert.inference.texts import Texts
@@ -177,12 +177,8 @@ def sparse_embeddings(
     encoder: Encoder, pooling: SparsePooling, sequences: Sequence[Tokens], batch_size: int
 ) -> list[SparseEmbedding]:
     """One for each sequence, in the order given."""
-    call = sparse_call(pooling)
-
-    def each() -> Iterator[tuple[int, SparseEmbedding]]:
-        for indices in plan([len(sequence) for sequence in sequences], batch_size):
-            rows = call.rows(encoder, RaggedBatch.of([sequences[index] for index in indices]))
-            for index, row in zip(indices, rows, strict=True):
-                yield index, sparse_embedding(row, pooling)
-
-    return [found for _, found in sorted(each(), key=lambda pair: pair[0])]
+    found = {
+        index: sparse_embedding(row, pooling)
+        for index, row in results(encoder, sparse_call(pooling), sequences, batch_size)
+    }
+    return [found[index] for index in range(len(sequences))]
