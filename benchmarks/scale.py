@@ -36,7 +36,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sparsebert.machine import available_cores, describe_machine
+from sparsebert.engine import available_cores
+from sparsebert.machine import describe_machine
 from sparsebert.scale.parts import ROWS_PER_FILE
 
 ENGINES = ("local", "ray")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
 from sparsebert import __version__
-from sparsebert.engine import instruction_set
+from sparsebert.engine import available_cores, instruction_set
 
 
 def describe_machine() -> dict[str, str]:
@@ -26,28 +26,18 @@ def describe_machine() -> dict[str, str]:
 
 def cpu_name() -> str:
     """The CPU's name where the system reports it, else its architecture."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def cpu_flags() -> set[str]:
     """The CPU's features as Linux names them (``avx512_vnni``); empty on other systems."""
-    try:
+    return set(_cpuinfo("flags").split())
+
+
+def _cpuinfo(key: str) -> str:
+    """What Linux says of its first CPU under ``key``; "" if it does not, and on other systems."""
+    with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("flags"):
-                return set(line.partition(":")[2].split())
-    except OSError:
-        pass
-    return set()
-
-
-def available_cores() -> int:
-    """Cores that this process may use; in a container, perhaps fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+            if line.startswith(key):
+                return line.partition(":")[2].strip()
+    return ""

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparsebert.cli.console import JsonOption, progress_bar, stderr
-from sparsebert.errors import InputError, PatternError
+from sparsebert.cli.console import JsonOption, progress_bar, stderr, usage_error
 from sparsebert.progress import Progress
 
 if TYPE_CHECKING:
@@ -118,14 +117,12 @@ def bench(
     from sparsebert.patterns import Pattern
     from sparsebert.tasks.texts import read_texts, single_texts
 
-    try:
+    with usage_error():
         wanted_shapes = [] if texts else list(feature.DEFAULT_SHAPES)
         if shapes is not None:
             wanted_shapes = feature.parse_shapes(shapes)
         wanted_engines = feature.parse_engines(engines) if engines is not None else None
         pattern = Pattern.parse("1:2", shared_rows)
-    except (InputError, PatternError) as error:
-        raise typer.BadParameter(str(error)) from error
     if random is not None and random not in feature.RANDOM_MODELS:
         names = ", ".join(feature.RANDOM_MODELS)
         raise typer.BadParameter(f"'{random}' is not one of {names}.", param_hint="--random")

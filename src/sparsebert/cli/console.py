@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from sparsebert.errors import printable
+from sparsebert.errors import SparsebertError, printable
 from sparsebert.progress import Progress
 from sparsebert.training.distributed import is_main
 
@@ -52,15 +52,21 @@ stdout = _Terminal(highlight=False, soft_wrap=True)
 stderr = _Terminal(stderr=True, highlight=False, soft_wrap=True)
 
 
+@contextmanager
+def usage_error(option: str | None = None) -> Iterator[None]:
+    """Turn the errors of reading ``option``, or several options, into wrong usage."""
+    try:
+        yield
+    except SparsebertError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error
+
+
 def read_seeds(text: str) -> tuple[int, ...]:
     """The seeds that --seeds names; a usage error if it cannot be parsed."""
     from sparsebert.checkpoint.seeds import parse_seeds
-    from sparsebert.errors import InputError
 
-    try:
+    with usage_error("--seeds"):
         return parse_seeds(text)
-    except InputError as error:
-        raise typer.BadParameter(str(error), param_hint="--seeds") from error
 
 
 def seed_executor(engine: str, threads: int | None) -> SeedExecutor:

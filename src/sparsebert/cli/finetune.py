@@ -19,6 +19,7 @@ from sparsebert.cli.console import (
     read_seeds,
     seed_executor,
     stderr,
+    usage_error,
 )
 from sparsebert.cli.files import Engine
 from sparsebert.cli.options import NOTHING, Given, Group
@@ -91,19 +92,16 @@ def finetune(
     The result is scored on the task's validation split. Ctrl-C saves the run, and the same command
     with --resume continues it. Pack the result next.
     """
-    from sparsebert.errors import DataError, TrainingError
     from sparsebert.evaluation.results import by_class_lines
     from sparsebert.tasks.table import get_task, is_own
     from sparsebert.training import finetune as run
     from sparsebert.training.seeds import finetune_seeds
 
     check_task(task)
-    try:
+    with usage_error():
         DataOptions(**columns)
         if recipe is None:
             FinetuneOptions(**training)
-    except (DataError, TrainingError) as error:
-        raise typer.BadParameter(str(error)) from error
 
     several = None if seeds is None else read_seeds(seeds)
     if several and "seed" in training:

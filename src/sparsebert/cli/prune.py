@@ -15,9 +15,9 @@ from sparsebert.cli.console import (
     emit,
     progress_bar,
     stderr,
+    usage_error,
 )
 from sparsebert.cli.options import NOTHING, Given, Group, declared_option
-from sparsebert.errors import PatternError, TrainingError
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.training.options import FinetuneOptions
 from sparsebert.training.upstream.options import UpstreamOptions
@@ -107,16 +107,11 @@ def prune(
     from sparsebert.pruning import prune as run
     from sparsebert.pruning.methods import When, get_method
 
-    try:
+    with usage_error("--pattern" if shared_rows == 1 else "--shared-rows"):
         target = Pattern.parse(pattern, shared_rows)
-    except PatternError as error:
-        hint = "--pattern" if shared_rows == 1 else "--shared-rows"
-        raise typer.BadParameter(str(error), param_hint=hint) from error
     method = method or ("second-order" if corpus or calibration else "magnitude")
-    try:
+    with usage_error("--method"):
         get_method(method, When.ONE_SHOT)
-    except PatternError as error:
-        raise typer.BadParameter(str(error), param_hint="--method") from error
     chosen = [part.strip() for part in parts.split(",")]
     if not set(chosen) <= set(PARTS):
         raise typer.BadParameter(f"choose from {', '.join(PARTS)}.", param_hint="--parts")
@@ -133,10 +128,8 @@ def prune(
     if calibration_rows is not None:
         pruning["calibration_rows"] = calibration_rows
     if corpus:
-        try:
+        with usage_error():
             UpstreamOptions(**training)
-        except TrainingError as error:
-            raise typer.BadParameter(str(error)) from error
         arguments = {"pattern": target.ratio, "resume": resume, **pruning, **training}
         arguments["teacher"] = teacher
         _upstream(model, out, corpus, arguments, as_json=json)

@@ -115,6 +115,11 @@ def default_threads() -> int:
     text = os.environ.get("SPARSEBERT_NUM_THREADS", "")
     if text:
         return checked_threads(text, "SPARSEBERT_NUM_THREADS")
+    return available_cores()
+
+
+def available_cores() -> int:
+    """CPUs that this process may use; in a container, perhaps fewer than the machine has."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on Linux

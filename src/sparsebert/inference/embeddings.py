@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from sparsebert.errors import InputError
 from sparsebert.inference.batching import Floats
+from sparsebert.inference.pooling import unit
 
 EmbeddingType = Literal["float32", "float16", "int8", "binary"]
 NUMPY_TYPES = {"float32": "<f4", "float16": "<f2", "int8": "i1", "binary": "u1"}
@@ -48,9 +49,7 @@ def shortened(embeddings: Floats, dimensions: int | None, *, normalize: bool) ->
     if dimensions is None:
         return embeddings
     short = embeddings[:, :dimensions]
-    if normalize:
-        short = short / np.maximum(np.linalg.norm(short, axis=1, keepdims=True), _SMALLEST)
-    return np.ascontiguousarray(short)
+    return np.ascontiguousarray(unit(short) if normalize else short)
 
 
 def converted(embeddings: Floats, output: EmbeddingType) -> Embeddings:

@@ -17,7 +17,7 @@ _WHERE = {
     "ray_executor": "sparsebert.scale.ray_cluster",
 }
 
-__all__ = ["FilesResult", "classify_files", "embed_files", "ray_executor"]
+__all__ = [*_WHERE]
 
 if TYPE_CHECKING:
     from sparsebert.scale.files import FilesResult as FilesResult

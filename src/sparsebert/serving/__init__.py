@@ -24,7 +24,7 @@ _WHERE = {
     "load_models": "sparsebert.serving.served_model",
 }
 
-__all__ = ["ServedModel", "ServingOptions", "create_app", "load_models"]
+__all__ = [*_WHERE]
 
 if TYPE_CHECKING:
     from sparsebert.serving.app import create_app as create_app

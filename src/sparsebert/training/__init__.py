@@ -17,7 +17,7 @@ _WHERE = {
     "prune_upstream": "sparsebert.training.upstream.pruning",
 }
 
-__all__ = ["FinetuneResult", "UpstreamResult", "finetune", "prune_upstream"]
+__all__ = [*_WHERE]
 
 if TYPE_CHECKING:
     from sparsebert.training.finetuning import finetune as finetune
