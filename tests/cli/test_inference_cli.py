@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import pytest
@@ -20,9 +21,15 @@ from commands import invoke
 from sentence_folders import with_settings
 from sentences import SENTENCES, long_text
 from sparsebert import load, pack
-from sparsebert.cli.lines import Format, LineWorker, _chunks, text_parser
+from sparsebert.checkpoint import multi_vector
+from sparsebert.checkpoint.embedding_kinds import EmbeddingKind
+from sparsebert.cli.embed import Kind, NumberType, Pooling, Task
+from sparsebert.cli.lines import LineWorker, _chunks, text_parser
 from sparsebert.cli.npy_file import NpyFile
+from sparsebert.cli.tag import Aggregation
 from sparsebert.errors import InputError, OutputError
+from sparsebert.inference import embedding_model, embeddings, entities
+from sparsebert.inference.pooling import POOLING_MODES
 from sparsebert.progress import silent
 
 
@@ -54,6 +61,15 @@ def command(*arguments: object) -> tuple[list[str], dict[str, str]]:
     """The real thing in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return [sys.executable, "-m", "sparsebert", *map(str, arguments)], environment
+
+
+def test_choices_are_those_of_the_library() -> None:
+    assert Literal[Kind] == Literal[EmbeddingKind, "hybrid"]
+    assert Task == multi_vector.Task
+    assert Pooling == embedding_model.PoolingMode
+    assert get_args(Pooling) == POOLING_MODES
+    assert NumberType == embeddings.EmbeddingType
+    assert Literal[Aggregation] == Literal["none", entities.Aggregation]
 
 
 class TestEmbed:
@@ -470,7 +486,7 @@ class TestStreaming:
 
     def test_auto_format(self):
         def kind(first: str, pairs: bool = True) -> str:
-            return text_parser(Format.AUTO, first, pairs=pairs).__name__
+            return text_parser("auto", first, pairs=pairs).__name__
 
         assert kind("a text") == kind("{not json}") == kind("[1]") == kind("a\tb\tc") == kind("")
         assert kind("a\tb") != kind("a text") == kind("a\tb", pairs=False)

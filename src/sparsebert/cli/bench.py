@@ -5,9 +5,8 @@ from __future__ import annotations
 import json as json_text
 import sys
 import tempfile
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,12 +17,7 @@ if TYPE_CHECKING:
     from sparsebert.patterns import Pattern
 
 
-class Output(str, Enum):
-    """The formats of a result, named as in llama-bench."""
-
-    MARKDOWN = "md"
-    CSV = "csv"
-    JSON = "json"
+Output = Literal["md", "csv", "json"]  # named as in llama-bench
 
 
 def bench(
@@ -93,9 +87,7 @@ def bench(
             metavar="FOLDER", help="Keep the models exported for peers here, for next time."
         ),
     ] = None,
-    output: Annotated[
-        Output, typer.Option("--output", "-o", help="Format of the result.")
-    ] = Output.MARKDOWN,
+    output: Annotated[Output, typer.Option("--output", "-o", help="Format of the result.")] = "md",
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE.svg", help="Also plot the result to this file.")
     ] = None,
@@ -143,9 +135,9 @@ def bench(
             cache=cache,
             progress=progress,
         )
-    if json or output is Output.JSON:
+    if json or output == "json":
         text = json_text.dumps(result.as_dict(), allow_nan=False) + "\n"
-    elif output is Output.CSV:
+    elif output == "csv":
         text = feature.as_csv(result)
     else:
         text = feature.as_markdown(result) + "\n"

@@ -23,7 +23,6 @@ from sparsebert.cli.files import (
     run_files,
 )
 from sparsebert.cli.lines import (
-    Format,
     FormatOption,
     InferenceOptions,
     as_json,
@@ -48,7 +47,7 @@ def classify(
         ),
     ] = None,
     force: ForceOption = False,
-    format: FormatOption = Format.AUTO,
+    format: FormatOption = "auto",
     top_k: Annotated[
         int | None,
         typer.Option(

@@ -9,11 +9,10 @@ sparsebert embed packed/ --input documents/ --output embeddings/ --engine ray
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -28,7 +27,6 @@ from sparsebert.cli.files import (
     run_files,
 )
 from sparsebert.cli.lines import (
-    Format,
     FormatOption,
     InferenceOptions,
     Line,
@@ -46,41 +44,11 @@ if TYPE_CHECKING:
     from sparsebert.inference.embedding_model import HybridEmbedding
     from sparsebert.inference.sparse import SparseEmbedding
 
-
-class PoolingChoice(str, Enum):
-    """How token vectors become one."""
-
-    MEAN = "mean"
-    CLS = "cls"
-    MAX = "max"
-    MEAN_SQRT_LEN = "mean_sqrt_len"
-    WEIGHTEDMEAN = "weightedmean"
-    LASTTOKEN = "lasttoken"
-
-
-class Kind(str, Enum):
-    """What an embedding is."""
-
-    DENSE = "dense"
-    SPARSE = "sparse"
-    TOKENS = "tokens"
-    HYBRID = "hybrid"
-
-
-class Task(str, Enum):
-    """The role of texts, for a model that treats queries and documents differently."""
-
-    QUERY = "query"
-    DOCUMENT = "document"
-
-
-class TypeChoice(str, Enum):
-    """The type of an embedding's numbers."""
-
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
-    INT8 = "int8"
-    BINARY = "binary"
+# The library's own types cannot be imported here: they come with numpy.
+Kind = Literal["dense", "sparse", "tokens", "hybrid"]
+Task = Literal["query", "document"]
+Pooling = Literal["mean", "cls", "max", "mean_sqrt_len", "weightedmean", "lasttoken"]
+NumberType = Literal["float32", "float16", "int8", "binary"]
 
 
 def embed(
@@ -98,7 +66,7 @@ def embed(
         ),
     ] = None,
     force: ForceOption = False,
-    format: FormatOption = Format.AUTO,
+    format: FormatOption = "auto",
     kind: Annotated[
         Kind | None,
         typer.Option(
@@ -118,7 +86,7 @@ def embed(
         ),
     ] = None,
     pooling: Annotated[
-        PoolingChoice | None,
+        Pooling | None,
         typer.Option(
             "--pooling",
             help="How to pool the token vectors into one.",
@@ -161,13 +129,13 @@ def embed(
         ),
     ] = None,
     dtype: Annotated[
-        TypeChoice,
+        NumberType,
         typer.Option(
             "--dtype",
             help="Type of the numbers. int8: scaled so that the largest is 127, which leaves "
             "cosines as they are; binary: one bit per number, eight to a byte.",
         ),
-    ] = TypeChoice.FLOAT32,
+    ] = "float32",
     inference: Annotated[Given, Group(InferenceOptions)] = NOTHING,
     json: Annotated[
         bool,
@@ -186,20 +154,20 @@ def embed(
     command resumes where it stopped.
     """
     options: dict[str, Any] = {
-        "pooling": pooling.value if pooling else None,
+        "pooling": pooling,
         "normalize": normalize,
         "prompt": prompt,
         "prompt_name": prompt_name,
         "dimensions": dimensions,
-        "output": dtype.value,
+        "output": dtype,
     }
-    if output is not None and kind not in (None, Kind.DENSE):
+    if output is not None and kind not in (None, "dense"):
         raise typer.BadParameter(
-            f"takes only dense embeddings: omit it to print --kind {kind.value} as JSON lines.",
+            f"takes only dense embeddings: omit it to print --kind {kind} as JSON lines.",
             param_hint="--output",
         )
     if output is not None:
-        _check_options(Kind.DENSE, task, options)
+        _check_options("dense", task, options)
     if is_folder(output):
         from sparsebert.scale import embed_files
 
@@ -215,19 +183,19 @@ def embed(
         NpyFile.check_free(array, force=force)
     loaded = load(model, **chosen(inference, "threads", "max_length", "compute"))
     if kind is None and array is None:
-        kind = Kind(loaded.embedding_kind)
-    _check_options(kind or Kind.DENSE, task, options)
+        kind = loaded.embedding_kind
+    _check_options(kind or "dense", task, options)
     work = _work(loaded, kind, task, options, chosen(inference, "batch_size", "strict"))
     work([])  # reports once an option that would make every line fail
     lines = partial(
         run_lines, file, partial(text_parser, format, pairs=False), work, "embedding lines"
     )
     if array is None:
-        lines(partial(write_json_lines, to_json=_TO_JSON[kind or Kind.DENSE])).finish()
+        lines(partial(write_json_lines, to_json=_TO_JSON[kind or "dense"])).finish()
         return
     errors: list[dict[str, Any]] = []
-    columns = embedding_width(loaded.embedding_width(options["pooling"]), dimensions, dtype.value)
-    with NpyFile(array, columns, dtype=NUMPY_TYPES[dtype.value], force=force) as vectors:
+    columns = embedding_width(loaded.embedding_width(options["pooling"]), dimensions, dtype)
+    with NpyFile(array, columns, dtype=NUMPY_TYPES[dtype], force=force) as vectors:
 
         def write(answered: Sequence[Line]) -> None:
             vectors.write([line.result for line in answered])
@@ -257,15 +225,15 @@ def embed(
 
 def _check_options(kind: Kind, task: Task | None, options: Given) -> None:
     """typer.BadParameter for options of another kind of embedding."""
-    if task is not None and kind not in (Kind.SPARSE, Kind.TOKENS):
+    if task is not None and kind not in ("sparse", "tokens"):
         raise typer.BadParameter(
-            f"only applies to --kind sparse and tokens, not to {kind.value}.",
+            f"only applies to --kind sparse and tokens, not to {kind}.",
             param_hint="--task",
         )
     for name in ("pooling", "normalize", "dimensions", "output"):
-        if kind is not Kind.DENSE and options[name] not in (None, "float32"):
+        if kind != "dense" and options[name] not in (None, "float32"):
             raise typer.BadParameter(
-                f"only applies to --kind dense, not to {kind.value}.",
+                f"only applies to --kind dense, not to {kind}.",
                 param_hint=f"--{'dtype' if name == 'output' else name}",
             )
 
@@ -275,21 +243,11 @@ def _work(
 ) -> Work:
     """The method that makes embeddings of this kind."""
     prompts = {name: options[name] for name in ("prompt", "prompt_name")}
-    if kind is Kind.TOKENS:
-        return partial(
-            model.embed_tokens,
-            task=task.value if task else "document",
-            **prompts,
-            **inference,
-        )
-    if kind is Kind.SPARSE:
-        return partial(
-            model.embed_sparse,
-            task=task.value if task else None,
-            **prompts,
-            **inference,
-        )
-    if kind is Kind.HYBRID:
+    if kind == "tokens":
+        return partial(model.embed_tokens, task=task or "document", **prompts, **inference)
+    if kind == "sparse":
+        return partial(model.embed_sparse, task=task, **prompts, **inference)
+    if kind == "hybrid":
         return partial(model.embed_hybrid, **prompts, **inference)
     return partial(model.embed, **options, **inference)
 
@@ -320,8 +278,8 @@ def _hybrid(found: HybridEmbedding) -> str:
 
 
 _TO_JSON: dict[Kind, Callable[[Any], str]] = {
-    Kind.DENSE: _dense,
-    Kind.SPARSE: _sparse,
-    Kind.TOKENS: _tokens,
-    Kind.HYBRID: _hybrid,
+    "dense": _dense,
+    "sparse": _sparse,
+    "tokens": _tokens,
+    "hybrid": _hybrid,
 }

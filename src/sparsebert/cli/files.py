@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -24,13 +23,7 @@ if TYPE_CHECKING:
     from sparsebert.scale import FilesResult
 
 
-class Engine(str, Enum):
-    """What runs the job."""
-
-    LOCAL = "local"
-    RAY = "ray"
-
-
+Engine = Literal["local", "ray"]
 InputOption = Annotated[
     str | None,
     typer.Option(
@@ -51,7 +44,7 @@ class FilesOptions(Options):
     """
 
     engine: Engine = option(
-        Engine.LOCAL,
+        "local",
         help="local: in this process. ray: on a Ray cluster, else on all cores of this machine, "
         "with one thread per engine unless --threads is given.",
     )
@@ -136,8 +129,6 @@ def run_files(context: typer.Context, run: Callable[..., FilesResult], **options
         raise typer.BadParameter("is required with --output FOLDER.", param_hint="--input")
     if given_options(context, ("format",)):
         raise typer.BadParameter("does not apply with --output FOLDER.", param_hint="--format")
-    if "engine" in options:
-        options["engine"] = options["engine"].value
     if "actors" in options:
         options["actors"] = _parse_actors(options["actors"])
     if "keep_columns" in options:

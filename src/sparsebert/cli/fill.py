@@ -13,7 +13,6 @@ import typer
 
 from sparsebert.cli.console import ModelArgument
 from sparsebert.cli.lines import (
-    Format,
     FormatOption,
     InferenceOptions,
     InputOption,
@@ -29,7 +28,7 @@ from sparsebert.cli.options import NOTHING, Given, Group, chosen
 def fill(
     model: ModelArgument,
     input: InputOption = None,
-    format: FormatOption = Format.AUTO,
+    format: FormatOption = "auto",
     top_k: Annotated[
         int, typer.Option("--top-k", min=1, help="Number of tokens to give, best first.")
     ] = 5,

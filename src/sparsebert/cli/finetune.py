@@ -73,7 +73,7 @@ def finetune(
             help="With --seeds: one after another here (local), or side by side on a Ray cluster, "
             "else on this machine's cores (ray)."
         ),
-    ] = Engine.LOCAL,
+    ] = "local",
     threads: Annotated[
         int | None,
         typer.Option(
@@ -106,9 +106,9 @@ def finetune(
     several = None if seeds is None else read_seeds(seeds)
     if several and "seed" in training:
         raise typer.BadParameter("cannot be combined with --seeds.", param_hint="--seed")
-    if engine is not Engine.RAY and threads is not None:
+    if engine != "ray" and threads is not None:
         raise typer.BadParameter("only applies with --engine ray.", param_hint="--threads")
-    if engine is Engine.RAY and not several:
+    if engine == "ray" and not several:
         raise typer.BadParameter("ray only applies with --seeds.", param_hint="--engine")
     try:
         with progress_bar() as progress:
@@ -121,7 +121,7 @@ def finetune(
                     seeds=several,
                     recipe=recipe,
                     force=force,
-                    executor=seed_executor(engine.value, threads),
+                    executor=seed_executor(engine, threads),
                     progress=progress,
                     **training,
                     **columns,

@@ -13,9 +13,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -31,15 +30,7 @@ _BLOCK = 1 << 16  # bytes per read; a pipe returns what it has
 _CHUNK = 512  # maximum number of lines processed together
 
 
-class Format(str, Enum):
-    """The format of a line."""
-
-    AUTO = "auto"
-    TEXT = "text"
-    TSV = "tsv"
-    JSONL = "jsonl"
-
-
+Format = Literal["auto", "text", "tsv", "jsonl"]
 InputOption = Annotated[
     Path | None,
     typer.Option(
@@ -223,12 +214,12 @@ def text_parser(chosen: Format, first: str, *, pairs: bool) -> Parse:
 
     Without ``pairs`` a tab is part of the text, unless the format is ``tsv``.
     """
-    if chosen is Format.AUTO:
+    if chosen == "auto":
         if _is_object(first):
-            chosen = Format.JSONL
+            chosen = "jsonl"
         else:
-            chosen = Format.TSV if pairs and first.count("\t") == 1 else Format.TEXT
-    return {Format.TEXT: _parse_text, Format.TSV: _parse_pair, Format.JSONL: _parse_object}[chosen]
+            chosen = "tsv" if pairs and first.count("\t") == 1 else "text"
+    return {"text": _parse_text, "tsv": _parse_pair, "jsonl": _parse_object}[chosen]
 
 
 def parse_json_object(line: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def rerank(
     model: ModelArgument,
     query: Annotated[str, typer.Option("--query", "-q", help="Query to sort the lines by.")],
     input: InputOption = None,
-    format: FormatOption = Format.AUTO,
+    format: FormatOption = "auto",
     top_k: Annotated[
         int | None,
         typer.Option("--top-k", min=1, help="Print only the best K.", show_default="all"),

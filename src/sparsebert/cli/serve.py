@@ -7,8 +7,7 @@ sparsebert serve dense=minilm/ sparse=packed/ --port 8080 --api-key "$KEY"
 from __future__ import annotations
 
 import os
-from enum import Enum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,15 +17,7 @@ from sparsebert.cli.options import NOTHING, Given, Group
 from sparsebert.serving.options import ServingOptions
 
 _API_KEY = "SPARSEBERT_API_KEY"
-
-
-class LogLevel(str, Enum):
-    """The least severe level that is logged; each request is logged as info."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 def serve(
@@ -130,7 +121,7 @@ def serve(
         typer.Option(
             "--log-level", help="Least severe level to log; each request is logged as info."
         ),
-    ] = LogLevel.INFO,
+    ] = "info",
     json: Annotated[bool, typer.Option("--json", help="Log JSON lines instead of logfmt.")] = False,
 ) -> None:
     """Serve models over HTTP until SIGTERM or SIGINT.
@@ -173,7 +164,7 @@ def serve(
     options = ServingOptions(**limits, cors_allow_origin=tuple(cors_allow_origin or ()))
     app = create_app(loaded, options)
     listener = listen(host, port)
-    set_up_logging(log_level.value, as_json=json)
+    set_up_logging(log_level, as_json=json)
     for model in loaded:
         stderr.print(f"{model.name}: {model.model!r}", markup=False)
     run(

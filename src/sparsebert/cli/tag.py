@@ -6,15 +6,13 @@ echo "Ada Lovelace lived in London." | sparsebert tag packed/
 
 from __future__ import annotations
 
-from enum import Enum
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from sparsebert.cli.console import ModelArgument
 from sparsebert.cli.lines import (
-    Format,
     FormatOption,
     InferenceOptions,
     InputOption,
@@ -26,30 +24,23 @@ from sparsebert.cli.lines import (
 )
 from sparsebert.cli.options import NOTHING, Given, Group, chosen
 
-
-class AggregationChoice(str, Enum):
-    """How the labels of tokens become entities."""
-
-    NONE = "none"
-    SIMPLE = "simple"
-    FIRST = "first"
-    AVERAGE = "average"
-    MAX = "max"
+# "none" and the library's own, which cannot be imported here: it comes with numpy
+Aggregation = Literal["none", "simple", "first", "average", "max"]
 
 
 def tag(
     model: ModelArgument,
     input: InputOption = None,
-    format: FormatOption = Format.AUTO,
+    format: FormatOption = "auto",
     aggregation: Annotated[
-        AggregationChoice,
+        Aggregation,
         typer.Option(
             "--aggregation",
             help="How to group tokens into entities, as in transformers: neighbours of one type "
             "(simple), after giving each word one label (first, average, max); none: each token "
             "by itself.",
         ),
-    ] = AggregationChoice.SIMPLE,
+    ] = "simple",
     inference: Annotated[Given, Group(InferenceOptions)] = NOTHING,
     json: JsonLinesOption = False,
 ) -> None:
@@ -64,8 +55,8 @@ def tag(
 
     loaded = load(model, **chosen(inference, "threads", "max_length", "compute"))
     loaded.require("tag")
-    joined = aggregation is not AggregationChoice.NONE
-    options: dict[str, Any] = {"aggregation": aggregation.value if joined else None}
+    joined = aggregation != "none"
+    options: dict[str, Any] = {"aggregation": aggregation if joined else None}
     run_lines(
         input,
         partial(text_parser, format, pairs=False),
