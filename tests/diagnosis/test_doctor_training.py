@@ -67,12 +67,17 @@ def record(**changes: Any) -> Record:
     }
 
 
+def lineage(*steps: str) -> Record:
+    """The record in config.json of a dense model that was made in these steps."""
+    return {"format_version": 1, "lineage": [{"step": step} for step in steps]}
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Callable[..., Path]:
     """``model(record)``: the folder of a fine-tuned model with this training.json."""
 
     def write(document: Any, name: str = "model", **config: Any) -> Path:
-        folder = write_bert(tmp_path / name, HEAD, **config)
+        folder = write_bert(tmp_path / name, HEAD, **{"sparsity": lineage("finetune"), **config})
         (folder / "training.json").write_text(json.dumps(document))
         return folder
 
@@ -253,6 +258,23 @@ class TestScores:
     def test_unscored(self, model: Any) -> None:
         assert the_check(diagnose(model(record(scores={}))), "scores").skipped
 
+    def test_of_the_training_are_not_those_of_what_was_made_from_it(self, model: Any) -> None:
+        note = "validation: every row got the same label: the model does not distinguish them."
+        folder = model(record(notes=[note]), sparsity=lineage("finetune", "prune"))
+        report = diagnose(folder)
+        assert report.findings == []
+        assert "evaluate --save" in the_check(report, "scores").seen
+        evaluated = {"scores": {"validation": {"accuracy": 61.0}}, "rows": {"validation": 50}}
+        (folder / "evaluation.json").write_text(json.dumps({**evaluated, "notes": [note]}))
+        report = diagnose(folder)
+        assert set(by_kind(report)) == {"constant-predictions"}
+        assert the_check(report, "scores").seen.startswith("validation accuracy 61.0")
+
+    def test_a_damaged_evaluation(self, model: Any) -> None:
+        folder = model(record())
+        (folder / "evaluation.json").write_text('{"scores": {"validation": 3}}')
+        assert "evaluation.json: 'scores' must" in found_in(folder)["unreadable-record"].what
+
 
 class TestSeeds:
     @pytest.fixture
@@ -262,7 +284,9 @@ class TestSeeds:
         def write(name: str, scores: list[float], **arguments: Any) -> Path:
             folder = tmp_path / name
             for seed, score in enumerate(scores, 1):
-                seed_folder = write_bert(folder / f"seed-{seed}", HEAD)
+                seed_folder = write_bert(
+                    folder / f"seed-{seed}", HEAD, sparsity=lineage("finetune")
+                )
                 written = record(
                     arguments={"seed": seed, **arguments},
                     scores={"validation": {"accuracy": score}},
@@ -328,6 +352,22 @@ class TestSeeds:
         report = diagnose(sparse, against=dense)
         assert report.findings == []
         assert the_check(report, "difference").seen.endswith("validation accuracy -2.17")
+
+    def test_what_was_packed_has_the_scores_of_its_evaluation(self, runs: Any) -> None:
+        trained, packed = runs("trained", [86, 86.5]), runs("packed", [86, 86.5])
+        for seed, score in ((1, 70.0), (2, 70.5)):
+            folder = packed / f"seed-{seed}"
+            config = json.loads((folder / "config.json").read_text())
+            config["sparsity"] = lineage("finetune", "pack")
+            (folder / "config.json").write_text(json.dumps(config))
+            if seed == 1:
+                seen = the_check(diagnose(packed, against=trained), "difference").seen
+                assert seen.endswith("validation accuracy +0.25")  # of seed 2 alone
+            scores = {"scores": {"validation": {"accuracy": score}}}
+            (folder / "evaluation.json").write_text(json.dumps(scores))
+        report = diagnose(packed, against=trained)
+        assert the_check(report, "difference").seen.endswith("validation accuracy -16.00")
+        assert "stale-seeds-summary" not in by_kind(report)  # it tells of the training
 
     def test_one_seed_shows_no_spread(self, runs: Any, model: Any) -> None:
         dense, single = runs("dense", [86, 86.5]), model(record())

@@ -110,6 +110,15 @@ def with_step(
     return raw
 
 
+def trained_last(lineage: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether fine-tuning was the last step of a lineage.
+
+    Only then are the scores in training.json those of this folder; after packing or pruning they
+    are those of the model that it was made from.
+    """
+    return bool(lineage) and lineage[-1].get("step") == "finetune"
+
+
 def null_threshold(sparsity: Mapping[str, Any] | None) -> float | None:
     """By how much "no answer" must beat the best answer to be given, for models trained for that.
 

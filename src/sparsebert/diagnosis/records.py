@@ -1,4 +1,7 @@
-"""training.json, the record of a fine-tuning run. It may be hostile: every value is validated."""
+"""training.json and evaluation.json, the records of a fine-tuning run and of its model's scores.
+
+They may be hostile: every value is validated.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.json_files import read_object
-from sparsebert.checkpoint.model_files import TRAINING_NAME
+from sparsebert.checkpoint.model_files import EVALUATION_NAME, TRAINING_NAME
+from sparsebert.checkpoint.sparsity import read_sparsity, trained_last
 from sparsebert.diagnosis.report import Check, Problem, Severity
 from sparsebert.errors import CheckpointError
 
@@ -19,8 +24,8 @@ _MOST_POINTS = 100_000
 UNREADABLE_RECORD = Problem(
     "unreadable-record",
     Severity.ERROR,
-    f"remove {TRAINING_NAME}, which only `finetune` writes, or use the one that belongs to this "
-    "model.",
+    f"remove the file ({TRAINING_NAME} is written by `finetune` only, {EVALUATION_NAME} by "
+    "`evaluate`), or use the one that belongs to this model.",
 )
 
 Scores = dict[str, dict[str, float]]
@@ -38,7 +43,12 @@ class Point:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """A fine-tuning run. ``scores`` maps split to metric to percent, ``rows`` split to count."""
+    """A fine-tuning run and the scores of the model in its folder.
+
+    ``trained_scores`` are those at the end of the training; ``scores`` are the model's own: those
+    of evaluation.json, else those of the training unless the model was packed or pruned since then.
+    Both map split to metric to percent; ``rows`` maps split to count.
+    """
 
     path: Path
     arguments: Mapping[str, Any]
@@ -46,6 +56,7 @@ class TrainingRecord:
     rows: Mapping[str, int]
     steps: int
     history: tuple[Point, ...]
+    trained_scores: Scores
     scores: Scores
     notes: tuple[str, ...]
 
@@ -66,29 +77,59 @@ def read_training(folder: Path) -> TrainingRecord | None:
     path = folder / TRAINING_NAME
     if not path.is_file():
         return None
-    size = path.stat().st_size
-    if size > _LARGEST:
-        raise CheckpointError(
-            f"{path} is {size >> 20} MiB, far larger than any record that `finetune` writes."
-        )
-    record = read_object(path)
+    record = _read(path)
     history = _of_kind(record, "history", list, path)
     if len(history) > _MOST_POINTS:
         raise CheckpointError(
             f"{path}: 'history' has {len(history):,} entries; at most {_MOST_POINTS:,} are read."
         )
     length = record.get("max_length")
-    rows = _of_kind(record, "rows", dict, path)
+    trained_scores, trained_rows, notes = _scored(record, path)
+    scores, rows = trained_scores, trained_rows
+    evaluation = folder / EVALUATION_NAME
+    if evaluation.is_file():
+        scores, rows, notes = _scored(_read(evaluation), evaluation)
+    elif not _trained_last(folder):
+        scores, notes = {}, ()
     return TrainingRecord(
         path=path,
         arguments=_of_kind(record, "arguments", dict, path),
         max_length=length if type(length) is int and length > 0 else None,
-        rows={name: count for name, count in rows.items() if type(count) is int and count >= 0},
+        rows={**trained_rows, **rows},
         steps=int(_number(record.get("steps", 0), "steps", path) or 0),
         history=tuple(_point(entry, path) for entry in history),
-        scores=_scores(record.get("scores", {}), path),
-        notes=tuple(str(note) for note in _of_kind(record, "notes", list, path)),
+        trained_scores=trained_scores,
+        scores=scores,
+        notes=notes,
     )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    size = path.stat().st_size
+    if size > _LARGEST:
+        raise CheckpointError(
+            f"{path} is {size >> 20} MiB, far larger than any record that sparsebert writes."
+        )
+    return read_object(path)
+
+
+def _scored(record: dict[str, Any], path: Path) -> tuple[Scores, dict[str, int], tuple[str, ...]]:
+    """Scores, rows of each split, and notes, which both records have."""
+    rows = _of_kind(record, "rows", dict, path)
+    return (
+        _scores(record.get("scores", {}), path),
+        {name: count for name, count in rows.items() if type(count) is int and count >= 0},
+        tuple(str(note) for note in _of_kind(record, "notes", list, path)),
+    )
+
+
+def _trained_last(folder: Path) -> bool:
+    where = folder / CONFIG_NAME
+    try:
+        sparsity = read_sparsity(read_object(where), where)
+    except CheckpointError:  # opening the model says what is wrong with it
+        return False
+    return trained_last((sparsity or {}).get("lineage", []))
 
 
 def unreadable(folder: Path, error: CheckpointError) -> Check:

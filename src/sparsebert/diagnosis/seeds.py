@@ -196,7 +196,7 @@ def _listed(value: object) -> dict[str, Scores] | None:
 
 
 def _own(runs: Runs) -> dict[str, Scores]:
-    return {name: record.scores for name, record in runs.records.items()}
+    return {name: record.trained_scores for name, record in runs.records.items()}
 
 
 def _unequal(runs: Runs, other: Runs) -> Finding | None:

@@ -113,11 +113,11 @@ def check_run(record: TrainingRecord, hidden_size: int | None) -> Iterator[Check
     yield Check.of(GROUP, "gradients", _norms(norms), [_spikes(where, record, norms)])
     patience = record.number("early_stopping") or 0
     finding = None
-    if patience and record.scores:
+    if patience and record.trained_scores:
         finding = CHOSEN_ON_VALIDATION.at(
             where,
-            f"the best epoch was chosen on {next(iter(record.scores))}, which is also the split "
-            "that is scored.",
+            f"the best epoch was chosen on {next(iter(record.trained_scores))}, which is also the "
+            "split that is scored.",
         )
     seen = f"after {patience:g} epochs without a better score" if patience else "not used"
     yield Check.of(GROUP, "early stopping", seen, [finding])
@@ -220,7 +220,12 @@ def check_scores(record: TrainingRecord, majorities: Majorities) -> Iterator[Che
     ``majorities`` are known if the data was given.
     """
     if not record.scores:
-        yield Check.skip(GROUP, "scores", "the model was not scored: there was no validation split")
+        reason = (
+            "not scored since it was packed or pruned: use `sparsebert evaluate --save`"
+            if record.trained_scores
+            else "the model was not scored: there was no validation split"
+        )
+        yield Check.skip(GROUP, "scores", reason)
         return
     findings = [_constant(record)]
     findings += [

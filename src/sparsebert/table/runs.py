@@ -16,6 +16,7 @@ from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.model_files import EVALUATION_NAME, TRAINING_NAME
 from sparsebert.checkpoint.seeds import seed_folders
+from sparsebert.checkpoint.sparsity import trained_last
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.table.commands import command
 from sparsebert.table.results import Result, score_value
@@ -79,7 +80,7 @@ def _read(model: Path) -> _Scored | None:
         files = [model / name for name in (TRAINING_NAME, EVALUATION_NAME)]
         training, evaluation = (read_object(path) if path.is_file() else {} for path in files)
         arguments = training.get("arguments", {})
-        if not evaluation and not (lineage and lineage[-1]["step"] == "finetune"):
+        if not evaluation and not trained_last(lineage):
             return None
         source = evaluation or training
         scores = source.get("scores")
