@@ -217,6 +217,14 @@ class TestRows:
         assert found["contradictory-labels"].examples[0].startswith("rows 4 (1), 9 (0): ")
         assert found["duplicate-rows"].severity is Severity.WARNING
 
+    def test_sets_of_labels_have_no_order(self, tmp_path: Path) -> None:
+        rows: Rows = [{"text": f"text {row}", "label": ["x", "y"]} for row in range(6)]
+        rows.append({"text": "text 0", "label": ["y", "x"]})
+        held: Rows = [{"text": "a", "label": ["x"]}]
+        assert "contradictory-labels" not in by_kind(look(tmp_path, rows, held, task="custom"))
+        rows.append({"text": "text 0", "label": ["y"]})
+        assert "contradictory-labels" in by_kind(look(tmp_path, rows, held, task="custom"))
+
     def test_few_are_a_note(self, tmp_path: Path) -> None:
         rows = sentences(202)
         rows[5] = {**rows[1]}

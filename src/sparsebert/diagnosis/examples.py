@@ -82,6 +82,8 @@ def _labels(task: Task, split: Split) -> list[Any] | None:
         flags: list[Any] = split.table.select(list(task.flag_columns)).to_pylist()
         return flags
     values: list[Any] = split.table.column(task.label_column).to_pylist()
+    if task.kind is Kind.LABEL_SETS:  # a row's labels have no order
+        return [sorted(value, key=repr) if isinstance(value, list) else value for value in values]
     return values
 
 
