@@ -22,6 +22,7 @@ from sparsebert.errors import (
     OutputError,
     UnsupportedArchitectureError,
 )
+from sparsebert.pruning import prune
 
 torch = pytest.importorskip("torch")
 
@@ -166,6 +167,15 @@ def test_a_sparse_model_stays_sparse(tmp_path: Path) -> None:
         state[name] = torch.from_numpy(prune_by_hand(state[name].numpy()))
     convert(pickled(tmp_path / "old", state=state), tmp_path / "new")
     assert list(read_masks(open_checkpoint(tmp_path / "new"))) == names
+
+
+def test_masks_are_kept(tmp_path: Path) -> None:
+    """A kept weight that happens to be zero cannot be told from a pruned one without them."""
+    sparse = tmp_path / "sparse"
+    prune(write_bert(tmp_path / "dense"), sparse)
+    convert(sparse, tmp_path / "new")
+    masks = (tmp_path / "new" / "masks.safetensors").read_bytes()
+    assert masks == (sparse / "masks.safetensors").read_bytes()
 
 
 class Runs:

@@ -7,6 +7,7 @@ tensors and plain containers and refuses the rest; before version 2.10 it had se
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -26,7 +27,7 @@ from sparsebert.checkpoint.folder import (
     PICKLE_NAME,
     open_checkpoint,
 )
-from sparsebert.checkpoint.folder_files import has_file
+from sparsebert.checkpoint.folder_files import check_inside, has_file
 from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.hub_configs import read_config
 from sparsebert.checkpoint.hub_layouts import family_parts
@@ -37,6 +38,7 @@ from sparsebert.checkpoint.lora_tasks import (
     choose_task,
     write_task_settings,
 )
+from sparsebert.checkpoint.masks import MASKS_NAME
 from sparsebert.checkpoint.modules import module_folders, transformer_folder
 from sparsebert.checkpoint.sparsity import with_step
 from sparsebert.checkpoint.staging import check_output, staged_folder
@@ -124,6 +126,9 @@ def convert(
         written = [TensorSpec(todays_name(spec.name), spec.dtype, spec.shape) for spec in specs]
         write_tensors(staging / WEIGHTS_NAME, written, arrays(), {"format": "pt"})
         arguments = {"weights": source.kind} | ({"task": chosen.name} if chosen else {})
+        if has_file(transformer / MASKS_NAME):
+            check_inside(transformer / MASKS_NAME, path)
+            shutil.copyfile(transformer / MASKS_NAME, staging / MASKS_NAME)
         raw = with_step(raw, "convert", source_name(model), arguments)
         write_auxiliary_files(staging, raw, source=path, pickles=True)
         _convert_small_layers(path, staging)
