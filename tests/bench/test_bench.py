@@ -385,6 +385,16 @@ def test_an_engine_that_is_not_installed_is_named(
     assert {row.engine for row in result.rows} == {OURS}
 
 
+def test_nothing_measured_is_a_failure(
+    sparse: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sparsebert.bench.engines.find_spec", lambda _name: None)
+    with pytest.raises(SystemExit) as end:
+        main(["bench", str(sparse), "--shapes", "1x4", "--engines", "torch"])
+    assert end.value.code == 1
+    assert "torch is not installed" in capfd.readouterr().out
+
+
 # --- caching
 
 

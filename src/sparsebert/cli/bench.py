@@ -143,6 +143,8 @@ def bench(
         text = feature.as_markdown(result) + "\n"
     sys.stdout.write(text)
     sys.stdout.flush()
+    if not result.rows:  # the result says why each engine could not be measured
+        raise typer.Exit(1)
     if plot is not None:
         save_plot(result, plot)
         stderr.print(f"plot: {plot}", markup=False)
