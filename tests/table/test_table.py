@@ -258,6 +258,11 @@ class TestCommand:
         code, _, told = run("table", tmp_path / "absent")
         assert code == 1
         assert told.startswith("error: ")
+        (tmp_path / "results.json").write_text("[]")
+        for rows in ((), ("--rows", "best")):
+            code, _, told = run("table", tmp_path / "results.json", *rows)
+            assert code == 1
+            assert told.startswith("error: there are no results in ")
 
     def test_a_file_that_cannot_be_written(self, runs: Path, tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="could not be written"):

@@ -21,9 +21,9 @@ from sparsebert.tasks.table import TASKS
 
 
 def as_json(found: Sequence[Table]) -> str:
-    """The results as a results.json: a list with one result per line."""
+    """The results as a results.json: a list with one result per line, valid in any encoding."""
     ordered = (each for table in found for each in table.ordered())
-    lines = [json.dumps(each.as_dict(), ensure_ascii=False) for each in ordered]
+    lines = [json.dumps(each.as_dict()) for each in ordered]
     return "[\n  " + ",\n  ".join(lines) + "\n]"
 
 
@@ -114,6 +114,8 @@ def read_tables(
         sources.append(found)
         notes += missing
     results, differences = merge(sources)
+    if not results:
+        raise DataError(f"there are no results in {', '.join(map(str, runs))}.")
     if rows:
         there = dict.fromkeys(each.row for each in results)
         for row in rows:
