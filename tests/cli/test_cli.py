@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -114,6 +116,8 @@ def test_version(run: Run) -> None:
         ["doctor", "--data", "somewhere"],
         ["doctor", "a", "--data", "somewhere", "--task", "chess"],
         ["doctor", "--system", "--against", "a"],
+        ["doctor", "a", "--text-column", "q"],
+        ["doctor", "--data", "somewhere", "--task", "sst2", "--batch-size", "4"],
         ["bench"],
         ["bench", "a", "--random", "minilm"],
         ["bench", "a", "--shapes", "16"],
@@ -253,6 +257,28 @@ def test_standard_output_on_a_full_disk(
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "error: No space left on device."
     assert "Traceback" not in done.stderr
+
+
+def test_standard_output_and_folders_that_are_not_utf8(
+    tiny_bert: Callable[..., Path], tmp_path: Path
+) -> None:
+    def run(*arguments: str | bytes) -> str:
+        command = [sys.executable, "-m", "sparsebert", *arguments]
+        environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+        done = subprocess.run(command, env=environment, capture_output=True, check=True)
+        return done.stdout.decode("ascii")
+
+    (tmp_path / "caf\xe9").symlink_to(tiny_bert())
+    assert "caf\\xe9" in run("inspect", os.fsencode(tmp_path / "caf\xe9"))
+    target = os.fsencode(tmp_path) + b"/mod\xe8le"
+    try:
+        os.rename(shutil.copytree(tiny_bert(), tmp_path / "copy"), target)
+    except OSError:
+        pytest.skip("this file system only takes names in UTF-8")
+    run("prune", target, str(tmp_path / "sparse"))
+    run("prune", str(tmp_path / "sparse"), str(tmp_path / "again"))  # the record can be read
+    config = json.loads((tmp_path / "again" / "config.json").read_bytes())
+    assert config["sparsity"]["lineage"][0]["from"] == "mod\\udce8le"
 
 
 def test_python_dash_m_is_the_same_command() -> None:

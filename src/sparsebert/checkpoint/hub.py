@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sparsebert.errors import CheckpointError, reading
+from sparsebert.errors import CheckpointError, printable, reading
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _WANTED = [
@@ -46,10 +46,11 @@ def resolve_model(model: str | Path, *, pickles: bool = False, **download: Any) 
 def source_name(model: str | Path) -> str:
     """How a lineage names its source: the hub id, or the folder's own name.
 
-    Never the whole path, which would publish the layout of the author's disk.
+    Never the whole path, which would publish the layout of the author's disk. Bytes of a name that
+    are not UTF-8 become escapes, as records are UTF-8.
     """
     path = Path(model)
-    return path.resolve().name if path.is_dir() else str(model)
+    return printable(path.resolve().name if path.is_dir() else str(model))
 
 
 def _download(model: str, pickles: bool, arguments: dict[str, Any]) -> Path:

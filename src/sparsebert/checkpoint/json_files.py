@@ -20,6 +20,7 @@ MOST = 1 << 24  # limit of any count (rows, labels); real models stay far below 
 _LARGEST = 64 << 20  # bytes; the indexes of the largest public checkpoints are far smaller
 _DEEPEST = 100  # levels of nesting; model files and data rows have a handful
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
+_NOT_UTF8 = re.compile(r"[\ud800-\udfff]")
 
 
 def parse_json(text: str) -> Any:
@@ -81,8 +82,13 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write JSON the way transformers does: indented by two, keys sorted, a newline at the end."""
+    """Write JSON the way transformers does: indented by two, keys sorted, a newline at the end.
+
+    What UTF-8 cannot encode, such as a byte of a file's name, is written as `errors.printable`
+    spells it, so that `read_json` takes it.
+    """
     text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    text = _NOT_UTF8.sub(lambda found: f"\\\\u{ord(found[0]):x}", text)
     path.write_text(text, encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sparsebert.cli.console import ModelArgument
+from sparsebert.cli.console import ModelArgument, write_json
 from sparsebert.cli.lines import (
     InferenceOptions,
     InputOption,
@@ -105,7 +105,7 @@ def answer(
         )
 
     if question is not None:
-        typer.echo(_to_json(work((question, context))))
+        write_json(_to_json(work((question, context))))
         return
     write = partial(write_json_lines, to_json=_to_json)
     run_lines(input, _parser, work, "answering lines", write).finish()

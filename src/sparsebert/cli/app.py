@@ -10,6 +10,7 @@ A command's module imports nothing heavy at its top: `--help` is fast and never 
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import sys
@@ -131,6 +132,8 @@ def sparsebert(
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line on ``arguments`` (`sys.argv` without them) and exit."""
     warnings.showwarning = _show_warning
+    if isinstance(sys.stdout, io.TextIOWrapper):  # in a locale that is not UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(arguments, prog_name="sparsebert")
     except SystemExit:

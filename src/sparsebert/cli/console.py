@@ -1,6 +1,6 @@
 """What commands share: options, progress bars, printing of results.
 
-Results go to standard output (text, or one JSON object with --json); progress and errors go to
+Results go to standard output (text, or JSON with --json); progress and errors go to
 standard error, so that a pipe only ever sees results.
 """
 

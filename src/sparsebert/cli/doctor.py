@@ -88,6 +88,11 @@ def doctor(
         check_task(task)
     if against is not None and model is None:
         raise typer.BadParameter("needs a MODEL to compare with.", param_hint="--against")
+    if batch_size is not None and model is None:
+        raise typer.BadParameter("only applies to a MODEL.", param_hint="--batch-size")
+    if columns and data is None:
+        hint = ", ".join(f"--{name.replace('_', '-')}" for name in columns)
+        raise typer.BadParameter("only applies with --data.", param_hint=hint)
 
     about = describe_system() if system else {}
     lines = [f"{name + ':':<24} {value}" for name, value in about.items()]

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from sparsebert.cli.console import ModelArgument
+from sparsebert.cli.console import ModelArgument, write_json
 from sparsebert.cli.lines import (
     Format,
     FormatOption,
@@ -51,7 +51,7 @@ def rerank(
     )
     for each in ranked:
         line = numbers[each["index"]]
-        typer.echo(as_json({"line": line, "score": each["score"], "text": each["text"]}))
+        write_json(as_json({"line": line, "score": each["score"], "text": each["text"]}))
 
 
 def _read(input: InputOption, format: Format) -> tuple[list[int], list[str]]:

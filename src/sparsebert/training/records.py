@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.model_files import TRAINING_NAME
+from sparsebert.errors import printable
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.table import Task
 from sparsebert.training.options import FinetuneOptions
@@ -30,7 +31,7 @@ def recorded_arguments(
     """A run's arguments as its model records them: without local paths. ``metric`` is its name."""
     return {
         "task": task.name,
-        "data": task.hub_id if data is None else Path(data).name,
+        "data": task.hub_id if data is None else printable(Path(data).name),
         **columns.given(),
         **({"metric": metric} if metric else {}),
         **options.as_dict(),
