@@ -232,6 +232,20 @@ class TestRefusing:
             prune(source, tmp_path / "sparse")
         assert not (tmp_path / "sparse").exists()
 
+    @pytest.mark.parametrize("recorded", [True, False])
+    def test_a_second_pattern_in_one_model(self, tmp_path: Path, recorded: bool) -> None:
+        """It would silently take the first one's record and masks away."""
+        head = "sequence-classification"
+        first = tmp_path / "first"
+        prune(write_bert(tmp_path / "dense", head), first, pattern="3:4")
+        if not recorded:
+            config = json.loads((first / "config.json").read_text())
+            (first / "config.json").write_text(json.dumps({**config, "sparsity": None}))
+        with pytest.raises(PatternError, match="another pattern than 1:2.*--parts encoder,head"):
+            prune(first, tmp_path / "second", pattern="1:2", parts=("head",))
+        prune(first, tmp_path / "same", pattern="3:4", parts=("head",))
+        prune(first, tmp_path / "both", pattern="1:2", parts=("encoder", "head"))
+
     @pytest.mark.parametrize("pattern", ["2:1", "half", "1:2:3", ""])
     def test_patterns_that_are_none(self, tmp_path: Path, pattern: str) -> None:
         with pytest.raises(PatternError):

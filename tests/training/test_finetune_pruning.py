@@ -16,6 +16,7 @@ pytest.importorskip("pyarrow")
 
 from typer.testing import CliRunner
 
+from bert_folders import write_bert
 from short_runs import QUICK, weights
 from sparsebert.checkpoint import open_checkpoint, read_masks
 from sparsebert.cli.app import app
@@ -28,6 +29,8 @@ from sparsebert.pruning.methods import When, method_names
 from sparsebert.training import finetune
 from sparsebert.training.gradual_pruning import PRUNER_STATE_NAME, rewound_rate
 from sparsebert.training.options import METHODS as OPTION_METHODS
+from sparsebert.training.options import FinetuneOptions
+from sparsebert.training.task_model import sparsity_record
 
 # 60 rows in batches of 8: 16 steps, of which 1 is warm-up and 7 are the schedule.
 SCHEDULE = SparsitySchedule(start=1, end=8, interval=1, steps=16)
@@ -190,3 +193,19 @@ class TestRefusals:
 
 def test_the_methods_are_those_of_the_table() -> None:
     assert OPTION_METHODS == ("lock", *method_names(When.FINE_TUNING)) == ("lock", *METHODS)
+
+
+def test_only_layers_that_have_the_pattern_are_recorded(tmp_path: Path) -> None:
+    """Not a layer of another pattern, and nothing if the only one was a head that is replaced."""
+    sparse, head = tmp_path / "sparse", "classifier.weight"
+    prune(write_bert(tmp_path / "dense", "sequence-classification"), sparse, parts=("head",))
+    checkpoint = open_checkpoint(sparse)
+    raw = checkpoint.config.raw
+    assert (raw["sparsity"]["pattern"], raw["sparsity"]["layers"]) == ("1:2", [head])
+    other = {"pooler.dense.weight": np.tile([True, False, False, False], (8, 2))}
+    masks = {**read_masks(checkpoint), **other}
+    record = sparsity_record(raw, checkpoint, masks, FinetuneOptions())["sparsity"]
+    assert (record["pattern"], record["layers"]) == ("1:2", [head])
+    record = sparsity_record(raw, checkpoint, {}, FinetuneOptions())["sparsity"]
+    assert (record["pattern"], record["layers"]) == (None, [])
+    assert record["lineage"] == raw["sparsity"]["lineage"]

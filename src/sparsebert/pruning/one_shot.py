@@ -108,7 +108,8 @@ def prune(
     ``pair_column``, or are those of ``task``. Calibration needs memory for one layer and its inputs
     for all texts.
 
-    Raises PatternError if the pattern does not divide a layer's inputs, CheckpointError for a
+    Raises PatternError if the pattern does not divide a layer's inputs or layers outside of
+    ``parts`` were pruned to another one, as a folder records one pattern; CheckpointError for a
     damaged model (including NaN and infinity), DataError for texts that cannot be used,
     MissingExtraError without torch, and OutputError if ``out`` cannot be written.
     """
@@ -121,6 +122,7 @@ def prune(
     checkpoint = open_checkpoint(model)
     targets = checkpoint.linear_layers(chosen)
     _check_divisible(checkpoint, targets, wanted, chosen)
+    _check_others(checkpoint, wanted, chosen)
     columns = DataOptions(text_column, pair_column)
     texts = _calibration_set(
         checkpoint, chosen_method, calibration, calibration_rows, task, columns
@@ -326,3 +328,30 @@ def _check_divisible(
         )
     for layer in targets:
         layer.check_divides(pattern)
+
+
+def _check_others(checkpoint: Checkpoint, pattern: Pattern, parts: tuple[str, ...]) -> None:
+    """PatternError if layers of other parts have the record or masks of another pattern.
+
+    A folder records one pattern, so theirs would be lost, and fine-tuning would revive them.
+    """
+    config, stored = checkpoint.config, StoredMasks(checkpoint)
+    others = [
+        layer
+        for layer in checkpoint.linear_layers(PARTS)
+        if layer.part not in parts
+        and (
+            (layer.name in config.recorded_layers and config.recorded_pattern != pattern)
+            or (layer.name in stored and not is_whole(stored.read(layer), pattern))
+        )
+    ]
+    if others:
+        together = [part for part in PARTS if part in (*parts, *(layer.part for layer in others))]
+        known = (
+            "" if config.recorded_pattern in (None, pattern) else f" ({config.recorded_pattern})"
+        )
+        raise PatternError(
+            f"'{others[0].name}' of {checkpoint.path} was pruned to another pattern than "
+            f"{pattern}, and a model has only one: choose that pattern{known}, or prune both "
+            f"together with --parts {','.join(together)} (parts={together})."
+        )

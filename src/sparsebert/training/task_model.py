@@ -13,7 +13,7 @@ from sparsebert.checkpoint.hub_configs import check_in_transformers
 from sparsebert.checkpoint.score_function import read_score_prompt
 from sparsebert.checkpoint.sparsity import pattern_record
 from sparsebert.errors import CheckpointError, TrainingError
-from sparsebert.patterns import BoolMatrix, Pattern, detect
+from sparsebert.patterns import BoolMatrix, Pattern, detect, is_whole
 from sparsebert.tasks.labels import are_unnamed, label_order, same_labels
 from sparsebert.tasks.table import Kind, Task
 from sparsebert.training.options import FinetuneOptions
@@ -150,12 +150,14 @@ def sparsity_record(
     masks: dict[str, BoolMatrix],
     options: FinetuneOptions,
 ) -> dict[str, Any]:
-    """``raw`` with a ``sparsity`` record of the layers in ``masks``; unchanged without masks.
+    """``raw`` with a ``sparsity`` record of the layers in ``masks``; unchanged if it needs none.
 
     A folder that another tool made sparse has no record: its pattern is detected from the masks, if
-    they all have the same one. A method that pruned during training records its own pattern.
+    they all have the same one. A method that pruned during training records its own pattern. Only
+    layers whose masks have the pattern are recorded, and none if no layer has: the only one may
+    have been a head that was replaced.
     """
-    if not masks:
+    if not masks and "sparsity" not in raw:
         return raw
     record = dict(raw.get("sparsity") or {"format_version": 1, "method": None, "lineage": []})
     known: Pattern | None
@@ -166,9 +168,10 @@ def sparsity_record(
         record["method"] = options.method
     patterns = {known} if known else {detect(mask) for mask in masks.values()}
     pattern = patterns.pop() if len(patterns) == 1 else None
+    layers = sorted(name for name, mask in masks.items() if pattern and is_whole(mask, pattern))
     record.pop("shared_rows", None)
-    record |= pattern_record(pattern)
-    record["layers"] = sorted(masks) if pattern else []
+    record |= pattern_record(pattern if layers else None)
+    record["layers"] = layers
     return {**raw, "sparsity": record}
 
 
