@@ -161,6 +161,27 @@ def test_another_tools_sparse_folder(sparse: Path) -> None:
     assert found["unrecorded-pattern"].count == 12
     assert f"{QUERY}: 1:2" in found["unrecorded-pattern"].examples
     assert report.healthy  # a note is no error
+    assert (
+        "`sparsebert prune --pattern 1:2 --parts encoder` writes"
+        in found["unrecorded-pattern"].remedy
+    )
+
+
+def test_a_remedy_that_keeps_the_weights(dense: Path, tmp_path: Path) -> None:
+    """Pruning to the default pattern would halve what a 2:4 model keeps, or touch dense layers."""
+    sb.prune(dense, tmp_path / "sparse", pattern="2:4")
+    edit_config(tmp_path / "sparse", lambda config: config["sparsity"]["layers"].remove(QUERY))
+    remedy = by_kind(diagnose(tmp_path / "sparse"))["mask-not-recorded"].remedy
+    assert "`sparsebert prune --pattern 2:4 --parts encoder` writes" in remedy
+    (tmp_path / "sparse/masks.safetensors").unlink()
+    change(tmp_path / "sparse", {OUTPUT: revive})
+    edit_config(tmp_path / "sparse", lambda config: config.pop("sparsity"))
+    remedy = by_kind(diagnose(tmp_path / "sparse"))["unrecorded-pattern"].remedy
+    assert "Do not use `sparsebert prune`" in remedy
+    sb.prune(dense, tmp_path / "pooler", parts=["pooler"])  # the encoder stays dense
+    edit_config(tmp_path / "pooler", lambda config: config.pop("sparsity"))
+    remedy = by_kind(diagnose(tmp_path / "pooler"))["mask-not-recorded"].remedy
+    assert "`sparsebert prune --pattern 1:2 --parts pooler` writes" in remedy
 
 
 def test_zeros_that_fit_no_pattern(dense: Path) -> None:

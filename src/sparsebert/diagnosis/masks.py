@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from sparsebert.checkpoint import MASKS_NAME, open_checkpoint
@@ -52,14 +52,13 @@ MASK_MISSING = Problem(
 MASK_NOT_RECORDED = Problem(
     "mask-not-recorded",
     Severity.WARNING,
-    f"take {CONFIG_NAME} from the folder that the masks were written to, or run `sparsebert prune` "
-    "on this one, which leaves layers that already fit unchanged and writes the record.",
+    f"take {CONFIG_NAME} from the folder that the masks were written to.",
 )
 UNRECORDED_PATTERN = Problem(
     "unrecorded-pattern",
     Severity.NOTE,
     "nothing, unless you want the record: everything works, because the pattern is derived from "
-    "the zeros. `sparsebert prune` writes the record and leaves layers that already fit unchanged.",
+    "the zeros.",
 )
 ZEROS_WITHOUT_PATTERN = Problem(
     "zeros-without-pattern",
@@ -96,7 +95,7 @@ def check_masks(folder: Path, progress: Progress) -> Iterator[Check]:
             [
                 _mismatched(folder, stored, found.pattern),
                 _missing(folder, recorded, stored),
-                _not_recorded(folder, recorded, stored),
+                _not_recorded(folder, recorded, stored, found.layers),
             ],
         )
     others = [layer for layer in found.layers if not layer.recorded and layer.name not in stored]
@@ -104,7 +103,7 @@ def check_masks(folder: Path, progress: Progress) -> Iterator[Check]:
         GROUP,
         "other layers",
         f"{plural(len(others), 'linear layer')} without a record",
-        [_unrecorded(folder, others), _patternless(folder, others)],
+        [_unrecorded(folder, others, found.layers), _patternless(folder, others)],
     )
 
 
@@ -216,7 +215,10 @@ def _missing(folder: Path, recorded: list[LayerReport], stored: dict[str, bool])
 
 
 def _not_recorded(
-    folder: Path, recorded: list[LayerReport], stored: dict[str, bool]
+    folder: Path,
+    recorded: list[LayerReport],
+    stored: dict[str, bool],
+    layers: Sequence[LayerReport],
 ) -> Finding | None:
     names = {layer.name for layer in recorded}
     extra = [name for name in stored if name not in names]
@@ -230,10 +232,32 @@ def _not_recorded(
         count=len(extra),
         total=len(stored),
         examples=extra,
+        further=_recording(extra, layers),
     )
 
 
-def _unrecorded(folder: Path, others: list[LayerReport]) -> Finding | None:
+def _recording(wanted: Collection[str], layers: Sequence[LayerReport]) -> str:
+    """How to record the ``wanted`` layers without changing a weight, if pruning can do that."""
+    parts = dict.fromkeys(layer.part for layer in layers if layer.name in wanted)
+    patterns = {
+        layer.recorded or layer.pattern for layer in layers if layer.recorded or layer.part in parts
+    }
+    named = patterns.pop() if len(patterns) == 1 else None
+    if named is None:
+        return (
+            f"Do not use `sparsebert prune` for that: not all layers of the {' and '.join(parts)} "
+            "have the one pattern that a model can record, so it would change weights."
+        )
+    pattern = Pattern.parse(named)
+    options = f"--pattern {pattern.ratio} --parts {','.join(parts)}"
+    if pattern.shared_rows > 1:
+        options += f" --shared-rows {pattern.shared_rows}"
+    return f"`sparsebert prune {options}` writes the record, and leaves these layers unchanged."
+
+
+def _unrecorded(
+    folder: Path, others: list[LayerReport], layers: Sequence[LayerReport]
+) -> Finding | None:
     sparse = [layer for layer in others if layer.pattern]
     if not sparse:
         return None
@@ -244,6 +268,7 @@ def _unrecorded(folder: Path, others: list[LayerReport]) -> Finding | None:
         count=len(sparse),
         total=len(others),
         examples=(f"{layer.name}: {layer.pattern}" for layer in sparse),
+        further=_recording([layer.name for layer in sparse], layers),
     )
 
 

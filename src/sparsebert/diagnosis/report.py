@@ -75,11 +75,16 @@ class Problem:
         total: int | None = None,
         examples: Iterable[str] = (),
         minor: bool = False,
+        further: str = "",
     ) -> Finding:
-        """A finding of this kind; a ``minor`` one, too small to matter, is a note."""
+        """A finding of this kind; a ``minor`` one, too small to matter, is a note.
+
+        ``further`` is a sentence that the remedy ends with.
+        """
         kept = tuple(islice(examples, _KEPT))
         severity = Severity.NOTE if minor else self.severity
         remedy = "nothing: so few hardly matter." if minor else self.remedy
+        remedy = f"{remedy} {further}".rstrip()
         return Finding(self.name, severity, str(where), what, remedy, count, total, kept)
 
     def among(
