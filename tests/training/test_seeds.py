@@ -326,6 +326,11 @@ class TestCommands:
             assert (code, "seed-1 was packed with other options" in said) == (1, True)
         code, _, said = run("pack", tmp_path / "other", packed, "--dtype", "int8")
         assert (code, "seed-1 was packed from another model than" in said) == (1, True)
+        shutil.copytree(tmp_path / "tuned", tmp_path / "again")
+        training = read(tmp_path / "again/seed-3/training.json")
+        (tmp_path / "again/seed-3/training.json").write_text(json.dumps({**training, "seconds": 1}))
+        code, _, said = run("pack", tmp_path / "again", packed, "--dtype", "int8")
+        assert (code, "seed-3 has been trained again since" in said) == (1, True)
 
         code, told, _ = run("evaluate", packed, *task, "--seeds", "1,3", "--json")
         assert code == 0

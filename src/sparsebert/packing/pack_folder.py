@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint.architecture import PARTS
-from sparsebert.checkpoint.auxiliary_files import write_auxiliary_files
+from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME, write_auxiliary_files
 from sparsebert.checkpoint.card import write_card
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.dtypes import Array
@@ -121,7 +121,11 @@ def pack(
 
 
 def check_packed_from(model: Path, packed: Path, *, dtype: str, compress: bool) -> None:
-    """OutputError unless the lineages show that `pack` made ``packed`` from ``model`` this way."""
+    """OutputError unless the records show that `pack` made ``packed`` from ``model`` this way.
+
+    Both folders have the same lineage before packing, and the same training.json, which differs if
+    the model has been trained again since then.
+    """
     lineages = []
     for folder in (model, packed):
         where = folder / CONFIG_NAME
@@ -137,6 +141,13 @@ def check_packed_from(model: Path, packed: Path, *, dtype: str, compress: bool) 
         raise OutputError(
             f"{packed} was packed from another model than {model}: choose another folder, or pass "
             "--force (force=True) to pack again."
+        )
+    trainings = [folder / TRAINING_NAME for folder in (model, packed)]
+    before_packing, now = (path.read_bytes() if path.is_file() else b"" for path in trainings)
+    if before_packing != now:
+        raise OutputError(
+            f"{model} has been trained again since {packed} was packed: pass --force (force=True) "
+            "to pack again."
         )
 
 
