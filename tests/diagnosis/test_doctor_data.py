@@ -273,11 +273,27 @@ class TestFiles:
         assert set(found) == {"unusable-data"}
         assert what in found["unusable-data"].what
 
-    def test_a_single_file_has_no_validation(self, tmp_path: Path) -> None:
+    def test_a_single_file_is_divided(self, tmp_path: Path) -> None:
         file = write_rows(tmp_path / "reviews.jsonl", sentences())
         report = diagnose(data=file, task="sst2")
-        assert set(by_kind(report)) == {"split-missing"}
-        assert report.healthy
+        assert report.findings == []
+        assert the_check(report, "files").seen == (
+            "train 20 rows, of which 4 are held out for scoring"
+        )
+        report = diagnose(data=write_rows(tmp_path / "one.jsonl", sentences(1)), task="sst2")
+        assert "too few rows" in by_kind(report)["split-missing"].what
+        report = diagnose(data=write_rows(tmp_path / "train.jsonl", sentences()), task="sst2")
+        assert set(by_kind(report)) == {"split-missing"}  # all of it is for training
+        report = diagnose(data=write_rows(tmp_path / "dev.jsonl", sentences()), task="sst2")
+        assert report.findings == []
+        assert the_check(report, "files").seen == "validation 20 rows"
+
+    def test_faults_of_a_single_file_are_counted_in_its_rows(self, tmp_path: Path) -> None:
+        rows = sentences()
+        rows[17]["label"] = 7
+        found = by_kind(diagnose(data=write_rows(tmp_path / "a.jsonl", rows), task="sst2"))
+        assert set(found) == {"labels-outside-set"}
+        assert found["labels-outside-set"].examples[0].startswith("row 18: ")
 
     def test_lines_within_quotes(self, tmp_path: Path) -> None:
         (tmp_path / "train.csv").write_text('sentence,label\n"a,0\nb,1\nc",1\nd,0\n')
@@ -288,8 +304,8 @@ class TestFiles:
         rows = [{"body": f"t {row}", "queue": "xy"[row % 2]} for row in range(20)]
         write_rows(tmp_path / "tickets.jsonl", rows)
         report = diagnose(data=tmp_path, task="custom", text_column="body", label_column="queue")
-        assert set(by_kind(report)) == {"split-missing"}
-        assert the_check(report, "files").seen == "train 20 rows"
+        assert report.findings == []
+        assert the_check(report, "files").seen.startswith("train 20 rows, of which 4 ")
 
     def test_a_folder_without_data(self, tmp_path: Path) -> None:
         assert set(by_kind(diagnose(data=tmp_path, task="sst2"))) == {"unusable-data"}

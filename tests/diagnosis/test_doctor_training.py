@@ -14,6 +14,7 @@ import sparsebert
 from bert_folders import write_bert
 from findings import by_kind, the_check
 from sparsebert.diagnosis import Severity, diagnose
+from sparsebert.tasks.division import Division
 from tiny_tasks import write_classification, write_rows
 
 Record = dict[str, Any]
@@ -225,6 +226,22 @@ class TestScores:
         (folder / "vocab.txt").write_text(VOCABULARY)
         assert set(found_in(folder, data=data)) == ({kind} if kind else set())
         assert found_in(folder) == {}  # without data nothing is known
+
+    def test_beside_the_held_out_rows_of_a_single_file(self, model: Any, tmp_path: Path) -> None:
+        rows = [{"sentence": f"train {row}", "label": int(row % 5 < 3)} for row in range(10)]
+        file = write_rows(tmp_path / "reviews.jsonl", rows)
+        folder = model(record(scores={"validation": {"accuracy": 50.0}}, rows={"validation": 3}))
+        (folder / "vocab.txt").write_text(VOCABULARY)
+        Division.of(file, 10, 0.2, [0, 1, 3]).write(folder)
+        report = diagnose(folder, data=file)
+        assert set(by_kind(report)) == {"majority-score"}
+        seen = the_check(report, "scores").seen
+        assert seen == "validation accuracy 50.0 (66.7 by always answering 'positive')"
+        folder = model(record(rows={"validation": 3}), "other")
+        (folder / "vocab.txt").write_text(VOCABULARY)
+        assert "pass --data" in the_check(diagnose(folder), "scores").seen
+        seen = the_check(diagnose(folder, data=file), "scores").seen
+        assert "pass --data" not in seen
 
     def test_of_other_rows_than_these_nothing_is_said(self, model: Any, data: Path) -> None:
         scored = record(scores={"validation": {"accuracy": 60.0}}, rows={"validation": 872})

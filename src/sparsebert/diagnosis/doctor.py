@@ -262,7 +262,7 @@ class _Doctor:
         columns = self._columns
         if folder is not None and folder in self._records:
             columns = trained_options(folder, self._task, columns)
-        return read_data(self._task, self._data, labels, columns)
+        return read_data(self._task, self._data, labels, columns, folder)
 
     def _data_checks(self, data: TaskData) -> Iterator[Check]:
         yield data.check
@@ -334,8 +334,11 @@ def _precision(record: TrainingRecord | None) -> str:
     return "bf16" if cpu_flags() & {"avx512_bf16", "amx_bf16"} else "fp32"
 
 
-def _majorities(data: TaskData | None) -> Majorities:
-    if data is None or data.task is None or data.task.kind is not Kind.CLASSIFICATION:
+def _majorities(data: TaskData | None) -> Majorities | None:
+    if data is None:
+        return None
+    if data.task is None or data.task.kind is not Kind.CLASSIFICATION:
         return {}
-    found = {split.name: majority(data.task, split) for split in data.splits}
+    splits = [*data.splits, *([data.held_out] if data.held_out else [])]
+    found = {split.name: majority(data.task, split) for split in splits}
     return {name: each for name, each in found.items() if each is not None}

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsebert.diagnosis.report import Check, Finding, Problem, Severity, plural
-from sparsebert.errors import DataError
+from sparsebert.errors import CheckpointError, DataError
 from sparsebert.extras import need_extra
 from sparsebert.tasks.columns import labelled, need_columns, texts_or_none
 from sparsebert.tasks.custom import label_column
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.examples import read_split, task_texts, validation_splits
-from sparsebert.tasks.files import split_files
+from sparsebert.tasks.division import divide, read_division
+from sparsebert.tasks.examples import examples_from, read_split, task_texts, validation_splits
+from sparsebert.tasks.files import is_of_split, split_files, undivided_file
 from sparsebert.tasks.own import find_task, task_of_table, unread_task
 from sparsebert.tasks.reading import RawTable
 from sparsebert.tasks.retrieval import beir_splits, is_beir
@@ -64,11 +65,17 @@ class Split:
 
 @dataclass(frozen=True)
 class TaskData:
-    """The data that could be read; ``task`` is None where a custom task has no usable columns."""
+    """The data that could be read; ``task`` is None where a custom task has no usable columns.
+
+    A file without splits is the training split as a whole, so that findings count its rows as it
+    does; ``held_out`` are those of its rows that are scored (`tasks.division`), if it can be
+    divided.
+    """
 
     task: Task | None
     splits: list[Split]
     check: Check
+    held_out: Split | None = None
 
 
 def read_data(
@@ -76,11 +83,13 @@ def read_data(
     data: str | Path | None,
     labels: Sequence[str] | None = None,
     options: DataOptions | None = None,
+    model: Path | None = None,
 ) -> TaskData:
     """Read the splits of a task; a split that cannot be read becomes a finding.
 
     ``labels`` are those of a model trained on a custom task, None to take them from the data.
-    DataError for an unknown task or a missing folder.
+    ``model`` is a folder that may record how it divided the data. DataError for an unknown task or
+    a missing folder.
     """
     need_extra("checking data", "pyarrow")
     own = is_own(name)
@@ -89,6 +98,8 @@ def read_data(
     splits: list[Split] = []
     findings: list[Finding] = []
     unread = task or unread_task(name)
+    file = undivided_file(data, unread.file_types)
+    held_out = None
     for split in _splits(unread, data):
         try:
             raw = read_split(task or unread, data, split)
@@ -104,24 +115,55 @@ def read_data(
             continue
         findings += [LINES_IN_QUOTES.at(split, note) for note in raw.notes]
         splits.append(Split(split, source, table, columns))
+        if file is not None:
+            try:
+                held_out = _held_out(task, file, raw, splits[-1], chosen.validation_share, model)
+            except DataError as error:
+                findings.append(SPLIT_MISSING.at(split, str(error)))
     where = data if data is not None else name
     if not splits and not findings:
         findings.append(UNUSABLE_DATA.at(where, "it has no file named train or validation."))
-    elif not any(split.name != "train" for split in splits) and not findings:
+    elif file is None and all(split.name == "train" for split in splits) and not findings:
         findings.append(SPLIT_MISSING.at(where, "there is no validation split."))
     read = ", ".join(f"{split.name} {plural(len(split), 'row')}" for split in splits)
-    return TaskData(task, splits, Check.of(GROUP, "files", read or "none read", findings))
+    if held_out is not None:
+        read += f", of which {len(held_out):,} are held out for scoring"
+    return TaskData(task, splits, Check.of(GROUP, "files", read or "none read", findings), held_out)
 
 
 def _splits(task: Task, data: str | Path | None) -> list[str]:
     if data is not None and Path(data).is_file():
         split_files(Path(data), "train", task.file_types)  # DataError for an unknown file type
-        return ["train"]
+        named = [split for split in task.validation_splits if is_of_split(Path(data), split)]
+        return named[:1] or ["train"]
     there: Any = [] if data is None else split_files(Path(data), "train", task.file_types)
     if data is not None and is_beir(Path(data)):
         there = beir_splits(Path(data), "train")
     train = ["train"] if data is None or there else []
     return [*train, *validation_splits(task, data)]
+
+
+def _held_out(
+    task: Task, file: Path, raw: RawTable, whole: Split, share: float, model: Path | None
+) -> Split | None:
+    """The rows of a file that `evaluate` scores for the model, else that `finetune` holds out.
+
+    None if the rows cannot be used as they are, which other checks say; DataError if they are too
+    few to divide.
+    """
+    try:
+        division = None if model is None else read_division(model)
+    except CheckpointError:  # only `evaluate` needs it
+        division = None
+    if division is None or not division.is_of(file) or division.rows != len(whole):
+        try:
+            examples = examples_from(task, raw, whole.name)
+        except DataError:
+            return None
+        division = divide(examples, file, share)
+    held = division.indices()
+    columns = [[column[row] for row in held] for column in whole.columns]
+    return Split(task.validation_splits[0], whole.source, whole.table.take(held), columns)
 
 
 def _texts(table: pa.Table, task: Task, source: str) -> list[list[str | None]]:

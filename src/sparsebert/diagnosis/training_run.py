@@ -214,10 +214,10 @@ def _spikes(where: object, record: TrainingRecord, points: Sequence[Point]) -> F
     )
 
 
-def check_scores(record: TrainingRecord, majorities: Majorities) -> Iterator[Check]:
+def check_scores(record: TrainingRecord, majorities: Majorities | None) -> Iterator[Check]:
     """Whether the model scores better than always predicting one class.
 
-    ``majorities`` are known if the data was given.
+    ``majorities`` is None if no data was given.
     """
     if not record.scores:
         reason = (
@@ -228,10 +228,11 @@ def check_scores(record: TrainingRecord, majorities: Majorities) -> Iterator[Che
         yield Check.skip(GROUP, "scores", reason)
         return
     findings = [_constant(record)]
+    largest = majorities or {}
     findings += [
-        _majority(record, split, metrics["accuracy"], majorities[split])
+        _majority(record, split, metrics["accuracy"], largest[split])
         for split, metrics in record.scores.items()
-        if "accuracy" in metrics and split in majorities
+        if "accuracy" in metrics and split in largest
     ]
     seen = "; ".join(
         f"{split} {', '.join(f'{name} {score:.1f}' for name, score in metrics.items())}"
@@ -239,10 +240,10 @@ def check_scores(record: TrainingRecord, majorities: Majorities) -> Iterator[Che
     )
     known = ", ".join(
         f"{100 * count / total:.1f} by always answering '{label}'"
-        for split, (label, count, total) in majorities.items()
+        for split, (label, count, total) in largest.items()
         if split in record.scores
     )
-    classes = any("accuracy" in metrics for metrics in record.scores.values())
+    classes = majorities is None and any("accuracy" in each for each in record.scores.values())
     hint = " (pass --data to compare with the largest class)" if classes else ""
     yield Check.of(GROUP, "scores", seen + (f" ({known})" if known else hint), findings)
 
