@@ -145,7 +145,7 @@ def train(
     model: str, folder: Path, task: str, data: Path, point: Point, seed: int, options: Point
 ) -> None:
     """Train and score one point with one seed, unless that has been done."""
-    name = ",".join(f"{key}={value}" for key, value in point.items())
+    name = ",".join(f"{key}={value}" for key, value in point.items()).replace("/", "_")
     out = folder / "points" / name / f"seed-{seed}"
     failed = out.with_name(out.name + ".failed")
     if (out / "training.json").is_file() or failed.is_file():

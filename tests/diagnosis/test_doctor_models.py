@@ -296,7 +296,9 @@ class TestCheckpoints:
         assert "12 masks (its own masks.safetensors)" in seen
         assert "first moments of 12 of these layers" in seen
 
-    def test_an_unlocked_one_does(self, trainers: dict[bool, Any], sparse: Path) -> None:
+    def test_an_unlocked_one_does(
+        self, trainers: dict[bool, Any], sparse: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         trainer = trainers[False]
         work = Path(trainer.args.output_dir)
         # As `sparsebert finetune` names it: beside the model whose masks it should have kept.
@@ -304,6 +306,8 @@ class TestCheckpoints:
         shutil.copytree(work, beside)
         try:
             found = by_kind(diagnose(sparse))
+            monkeypatch.chdir(sparse)
+            assert by_kind(diagnose(".")).keys() == found.keys()
         finally:
             shutil.rmtree(beside)
         assert set(found) == {"leaking-optimizer", "revived-in-training", "unfinished-training"}

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint.architecture import PARTS
-from sparsebert.checkpoint.auxiliary_files import TRAINING_NAME, write_auxiliary_files
+from sparsebert.checkpoint.auxiliary_files import write_auxiliary_files
 from sparsebert.checkpoint.card import write_card
 from sparsebert.checkpoint.config import CONFIG_NAME
 from sparsebert.checkpoint.dtypes import Array
 from sparsebert.checkpoint.folder import Checkpoint, open_checkpoint
 from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.masks import StoredMasks
+from sparsebert.checkpoint.model_files import TRAINING_NAME
 from sparsebert.checkpoint.sparsity import read_sparsity, with_step
 from sparsebert.checkpoint.staging import check_output, staged_folder
 from sparsebert.checkpoint.tensors import PACKED_NAME, TensorSpec

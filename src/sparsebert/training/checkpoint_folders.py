@@ -14,6 +14,8 @@ _NAME = re.compile(r"checkpoint-(\d{1,9})")
 
 def work_folder_of(out: Path) -> Path:
     """Where the checkpoints are kept until ``out`` is written."""
+    if out.name in ("", ".."):
+        out = out.resolve()
     return out.with_name(out.name + WORK_SUFFIX)
 
 
