@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from sentence_folders import write_modules
 from sentences import SENTENCES, long_text
 from sparsebert import finetune, load, pack, prune
 from sparsebert.errors import CheckpointError, InputError, TrainingError
@@ -127,3 +129,13 @@ def test_no_training_makes_it_another_model(tiny_bert, tmp_path: Path) -> None:
         finetune(tmp_path / "st", out, task="pairs", data=texts)
     with pytest.raises(TrainingError, match="set masked_lm_weight to 0"):
         prune_upstream(tmp_path / "st", out, corpus=texts, max_length=16)
+
+
+def test_unsupported_modules_are_not_taken_for_sparse_ones(tiny_bert, tmp_path: Path, run) -> None:
+    folder = shutil.copytree(tiny_bert("masked-lm"), tmp_path / "model")
+    write_modules(folder, "Transformer", "LSTM")
+    assert load(folder, threads=1).embedding_kind == "dense"
+    (tmp_path / "texts.txt").write_text("a small film\n")
+    code, out, error = run("embed", folder, "-i", tmp_path / "texts.txt")
+    assert (code, out) == (1, "")
+    assert "LSTM" in error

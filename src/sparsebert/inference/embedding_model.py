@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from sparsebert.checkpoint import Head
 from sparsebert.checkpoint.bge_m3 import check_converted
+from sparsebert.checkpoint.embedding_kinds import EmbeddingKind, is_splade
 from sparsebert.checkpoint.multi_vector import Task
 from sparsebert.errors import InputError
 from sparsebert.inference.batching import EngineCall, Floats, run
@@ -230,14 +232,15 @@ class EmbeddingModel(LoadedModel):
             for vector, rows, each in zip(dense, states, tokens, strict=True)
         ]
 
-    @property
-    def embedding_kind(self) -> Literal["dense", "sparse", "tokens"]:
-        """The kind of embedding that the model was made for."""
+    @cached_property
+    def embedding_kind(self) -> EmbeddingKind:
+        """The kind of embedding that the model was made for, even if it is not supported."""
         if self.pooling.embeds:
             return "dense"
-        if self.token_vectors is not None:
-            return "tokens"
-        return "sparse" if self.config.head is Head.MASKED_LM else "dense"
+        if self._sparse_routes.tasks or is_splade(self.path):
+            return "sparse"
+        vectors = self.token_vectors
+        return "tokens" if vectors is not None and not vectors.of.first else "dense"
 
     def task_prompt(self, task: Task) -> str:
         """The text before queries or documents whose tokens are embedded.
