@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sparsebert.checkpoint import Checkpoint, Head
 from sparsebert.checkpoint.embedding_kinds import EmbeddingKind
@@ -123,39 +123,39 @@ def recognise(
     checkpoint = open_dense(model)
     columns = columns or DataOptions()
     head = checkpoint.config.head
-    subject = partial(
-        Subject,
-        model=str(model),
-        checkpoint=checkpoint,
-        data=None if data is None else Path(data),
-        texts=tuple(Path(each) for each in texts),
-    )
-    if gives_labels(checkpoint):
-        found, said = _of_labels(checkpoint, data, task, columns)
+
+    def subject(
+        goal: Goal,
+        task: Task | None,
+        columns: DataOptions,
+        said: Sequence[str],
+        *,
+        taught: bool = True,
+        **more: Any,
+    ) -> Subject:
         return _read(
-            subject(
-                goal=Goal.LABELS,
-                task=found,
-                taught=True,
-                labelled=found is not None,
+            Subject(
+                model=str(model),
+                checkpoint=checkpoint,
+                goal=goal,
+                task=task,
+                taught=taught,
+                labelled=task is not None,
+                data=None if data is None else Path(data),
                 columns=columns,
+                texts=tuple(Path(each) for each in texts),
                 said=tuple(said),
+                **more,
             )
         )
+
+    if gives_labels(checkpoint):
+        found, said = _of_labels(checkpoint, data, task, columns)
+        return subject(Goal.LABELS, found, columns, said)
     kinds = kinds_of(checkpoint)
     if "dense" not in kinds:
         found, said = _without_dense(checkpoint, kinds, data, task, columns)
-        return _read(
-            subject(
-                goal=Goal.EMBEDDING,
-                task=found,
-                taught=True,
-                labelled=found is not None,
-                columns=columns,
-                said=tuple(said),
-                kinds=kinds,
-            )
-        )
+        return subject(Goal.EMBEDDING, found, columns, said, kinds=kinds)
     if data is None and task is not None:
         raise _without_data(task)
     found = _labelled_task(checkpoint, data, task, columns) if data is not None else None
@@ -181,18 +181,8 @@ def recognise(
         goal, taught = Goal.TASK, True
         chosen, notes = _fitting(checkpoint, found, data, columns)
         said += [_own_teacher(chosen), *notes]
-    return _read(
-        subject(
-            goal=goal,
-            task=chosen,
-            taught=taught,
-            labelled=found is not None,
-            columns=columns,
-            said=tuple(said),
-            kinds=kinds,
-            other_classes=bool(found and chosen and set(found.labels) != set(chosen.labels)),
-        )
-    )
+    other = bool(found and chosen and set(found.labels) != set(chosen.labels))
+    return subject(goal, chosen, columns, said, taught=taught, kinds=kinds, other_classes=other)
 
 
 def _read(subject: Subject) -> Subject:
