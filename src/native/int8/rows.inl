@@ -160,7 +160,7 @@ void norm(const FloatRows& x, const Int8Norm& norm, const Int8Rows* out, int row
             });
             factors[i] = 1.0f / std::sqrt(squares / count + norm.epsilon);
         }
-        // Local copies, which stores cannot alias. One number that is not finite makes the mean
+        // Local copies, which stores cannot alias. One number that is not finite makes the factor
         // NaN, and with it the whole row.
         const float *gamma = norm.gamma, *beta = norm.beta;
         const int end = padded;

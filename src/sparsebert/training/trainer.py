@@ -139,7 +139,7 @@ class ObjectiveTrainer(Trainer):  # type: ignore[misc]
     ) -> tuple[list[Any], torch.Tensor | int | None]:
         """The batches of one optimiser step, and its number of examples over all processes.
 
-        None if training is to stop, as when a run that has no step left is resumed.
+        No batches if training is to stop, as when a run that has no step left is resumed.
         """
         if self.control.should_training_stop:
             return [], 0
