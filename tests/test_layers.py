@@ -58,7 +58,6 @@ HEAVY = {
     "seqeval",
     "sklearn",
     "torch",
-    "torchmetrics",
     "transformers",
 }
 # Everything a server needs, and everything `sparsebert VERB --help` imports.

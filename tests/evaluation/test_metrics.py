@@ -10,9 +10,8 @@ import pytest
 pytest.importorskip("sklearn")
 pytest.importorskip("scipy")
 
-from sparsebert.evaluation.metrics import answer_scores, classification_scores, regression_scores
+from sparsebert.evaluation.metrics import classification_scores, regression_scores
 from sparsebert.evaluation.results import by_class_lines, table_row
-from sparsebert.tasks.squad import Answers
 
 # 3 true positives, 1 false positive, 2 false negatives, 4 true negatives.
 EXPECTED = np.array([1, 1, 1, 0, 1, 1, 0, 0, 0, 0])
@@ -170,23 +169,6 @@ def test_constant_labels_and_a_single_row_are_undefined_too() -> None:
     assert same.values == {"pearson": 0.0}
     assert same.notes[0].startswith("all labels are the same")
     assert regression_scores(("pearson",), np.array([1.0]), np.array([3.0])).values["pearson"] == 0
-
-
-def test_squad_scores() -> None:
-    pytest.importorskip("torchmetrics")
-    expected = [
-        Answers(("Denver Broncos", "The Denver Broncos!"), (0, 0)),
-        Answers(("in the year 1066", "1066"), (0, 0)),
-        Answers(("Santa Clara, California",), (0,)),
-        Answers(("nothing of it",), (0,)),
-    ]
-    predicted = ["the denver broncos", "year 1066", "Santa Clara", ""]
-    scores = answer_scores(("exact_match", "f1"), predicted, expected)
-    # Articles, case and punctuation do not count: the first is exact.
-    assert scores.values["exact_match"] == pytest.approx(25.0)
-    # Second: 2 common words, 2 given, 3 wanted (the article is gone): 4/5, more than against
-    # "1066". Third: 2 of 2 given, 3 wanted: 4/5.
-    assert scores.values["f1"] == pytest.approx(100 * (1 + 4 / 5 + 4 / 5 + 0) / 4)
 
 
 def test_rows_of_the_table() -> None:

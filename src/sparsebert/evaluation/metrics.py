@@ -1,8 +1,6 @@
 """The benchmark metrics in percent, computed by the usual libraries.
 
-Accuracy, F1 and Matthews' correlation come from scikit-learn, Pearson's and Spearman's from scipy,
-SQuAD's exact match and F1 (lower-cased, without articles and punctuation, best over the accepted
-answers) from torchmetrics.
+Accuracy, F1 and Matthews' correlation come from scikit-learn, Pearson's and Spearman's from scipy.
 """
 
 from __future__ import annotations
@@ -10,13 +8,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sparsebert.extras import need_extra
-from sparsebert.tasks.squad import Answers
 
 ByClass = dict[str, dict[str, float]]
 """Maps a label to ``precision``, ``recall`` and ``f1`` in percent, and ``rows`` that have it.
@@ -154,25 +150,3 @@ def without_rounding_noise(values: npt.NDArray[np.floating]) -> npt.NDArray[np.f
 def _undefined(metrics: Sequence[str], why: str) -> Scores:
     note = f"{why}, so the correlation is undefined and reported as 0."
     return Scores(dict.fromkeys(metrics, 0.0), [note])
-
-
-def answer_scores(
-    metrics: Sequence[str], predicted: Sequence[str], expected: Sequence[Answers]
-) -> Scores:
-    """Score answer texts against each question's accepted answers; "" is right if it has none."""
-    need_extra("scoring SQuAD", "torchmetrics", "torch")
-    from torchmetrics.functional.text import squad
-
-    guesses = [{"id": str(row), "prediction_text": text} for row, text in enumerate(predicted)]
-    targets: list[dict[str, Any]] = [
-        {
-            "id": str(row),
-            "answers": {
-                "text": list(answers.texts) or [""],
-                "answer_start": list(answers.starts) or [0],
-            },
-        }
-        for row, answers in enumerate(expected)
-    ]
-    found = squad(guesses, targets)
-    return Scores({name: float(found[name]) for name in metrics})

@@ -16,11 +16,11 @@ from sparsebert.evaluation.entities import entity_scores
 from sparsebert.evaluation.label_sets import given_labels, label_set_scores
 from sparsebert.evaluation.metrics import (
     Scores,
-    answer_scores,
     classification_scores,
     regression_scores,
 )
 from sparsebert.evaluation.predictors import Predictor
+from sparsebert.evaluation.squad import answer_scores
 from sparsebert.evaluation.unanswerable import said_texts, unanswerable_scores
 from sparsebert.evaluation.user_metric import UserMetric
 from sparsebert.inference.answering import best_spans, merge_spans, null_score

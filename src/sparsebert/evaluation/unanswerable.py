@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sparsebert.evaluation.metrics import Scores, answer_scores
+from sparsebert.evaluation.metrics import Scores
+from sparsebert.evaluation.squad import answer_scores, row_scores
 from sparsebert.tasks.squad import Answers
 
 Floats = npt.NDArray[np.float64]
@@ -38,13 +39,13 @@ def unanswerable_scores(
     ``by_class`` has the scores for questions with an answer (HasAns) and without (NoAns).
     """
     said = said_texts(texts, nulls, threshold)
-    values = answer_scores(metrics, said, expected).values
+    values = answer_scores(metrics, said, expected, unanswerable=True).values
     by_class = {}
     for name, has in (("HasAns", True), ("NoAns", False)):
         rows = [row for row, answers in enumerate(expected) if bool(answers.texts) is has]
         if rows:
             some = [said[row] for row in rows], [expected[row] for row in rows]
-            part = answer_scores(metrics, *some)
+            part = answer_scores(metrics, *some, unanswerable=True)
             by_class[name] = {**part.values, "rows": len(rows)}
     best, score = best_threshold(metrics[-1], texts, nulls, expected)
     note = (
@@ -58,12 +59,7 @@ def best_threshold(
     metric: str, texts: Sequence[str], nulls: Floats, expected: Sequence[Answers]
 ) -> tuple[float, float]:
     """The threshold that gives the highest mean of ``metric``, and that mean in percent."""
-    spans = np.array(
-        [
-            answer_scores((metric,), [text], [answers]).values[metric]
-            for text, answers in zip(texts, expected, strict=True)
-        ]
-    )
+    spans = row_scores(metric, texts, expected, unanswerable=True)
     silent = np.array([0.0 if answers.texts else 100.0 for answers in expected])
     order = np.argsort(nulls, kind="stable")
     ranked = np.asarray(nulls, np.float64)[order]

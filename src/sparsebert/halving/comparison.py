@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparsebert.evaluation.metrics import answer_scores, without_rounding_noise
 from sparsebert.evaluation.scoring import Judged
+from sparsebert.evaluation.squad import row_scores
 from sparsebert.inference.labelling import softmax
 from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.table import Kind
@@ -70,20 +70,13 @@ def compared(examples: Examples, judged: Sequence[Judged], logits: Sequence[Any]
     predicted = [each.predicted for each in judged]
     if task.kind is Kind.QUESTION:
         scores = [
-            np.array(
-                [
-                    answer_scores((task.main_metric,), [text], [accepted]).values[task.main_metric]
-                    for text, accepted in zip(each, examples.answers, strict=True)
-                ]
-            )
+            row_scores(task.main_metric, each, examples.answers, unanswerable=task.unanswerable)
             for each in predicted
         ]
         return Compared((predicted[0], predicted[1]), (scores[0], scores[1]), None)
     dense, halved = (np.asarray(each, np.float64) for each in logits)
     if task.kind is Kind.REGRESSION:
         values = [np.asarray(each, np.float64) for each in predicted]
-        if task.main_metric == "spearman":
-            values = [without_rounding_noise(each) for each in values]
         return Compared((dense, halved), None, (values[0], values[1], expected))
     names = [np.array(each, object) for each in (*predicted, expected)]
     if task.main_metric == "accuracy":
