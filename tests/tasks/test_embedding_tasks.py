@@ -100,6 +100,23 @@ class TestRetrieval:
         with pytest.raises(DataError, match="holds no test.tsv"):
             load_split(task, tmp_path, "test")
 
+    def test_beir_with_an_empty_query_and_judgements_without_a_header(self, tmp_path: Path) -> None:
+        write_rows(tmp_path / "corpus.jsonl", [{"_id": name, "text": name} for name in "de"])
+        texts = {"a": "", "b": "b?", "d": ""}  # d has the id of a document but not its text
+        write_rows(
+            tmp_path / "queries.jsonl",
+            [{"_id": name, "text": text} for name, text in texts.items()],
+        )
+        (tmp_path / "qrels").mkdir()
+        judged = "b\td\t1\nb\te\t1\n"
+        (tmp_path / "qrels/dev.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}")
+        task = find_task("retrieval", tmp_path, split="validation")
+        scored = load_split(task, tmp_path, "validation")
+        assert (scored.texts, scored.pairs, scored.themselves) == (["b?"] * 2, ["d", "e"], {})
+        (tmp_path / "qrels/dev.tsv").write_text(judged)  # whose first line would be lost
+        with pytest.raises(DataError, match="must begin with a line that names its three columns"):
+            load_split(task, tmp_path, "validation")
+
 
 class TestWholeQueries:
     """A query's rows stay together: a document left out would count as one that is not wanted."""

@@ -123,8 +123,11 @@ def beir_table(data: Path, split: str) -> RawTable:
     queries = _texts(data / _QUERIES)
     documents = _texts(data / _CORPUS)
     found = parse_delimited(_read(file), str(file), tabs=True)
-    if len(found.header) != 3:
-        raise DataError(f"{file} must have the columns query-id, corpus-id and score.")
+    if len(found.header) != 3 or as_number(found.header[2]) is not None:
+        raise DataError(
+            f"{file} must begin with a line that names its three columns: query-id, corpus-id and "
+            "score."
+        )
     rows = []
     for row, (query, document, score) in enumerate(found.rows, 1):
         relevance = as_number(score)
@@ -142,7 +145,7 @@ def beir_table(data: Path, split: str) -> RawTable:
     themselves = {
         query: documents[name]
         for name, query in queries.items()
-        if documents.get(name, "").endswith(query)  # after its title
+        if query and documents.get(name, "").endswith(query)  # after its title
     }
     return RawTable(table, str(file), corpus=_different(documents), themselves=themselves)
 
