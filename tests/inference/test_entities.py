@@ -15,7 +15,7 @@ from sparsebert.errors import InputError
 
 transformers = pytest.importorskip("transformers")
 
-LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "MISC"]
+LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "MISC", "S-PER", "E-LOC", "B-art-work"]
 TEXTS = [*SENTENCES[:8], "Ünïcode—dashes, and  two blanks \u2603 at the end. ", "a"]
 
 

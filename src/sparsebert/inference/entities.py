@@ -1,9 +1,11 @@
 """Entities from a token classifier's labels, joined as in transformers' pipeline.
 
 A label is ``B-PER`` (the first token of a person), ``I-PER`` (a further one) or ``PER``. Neighbours
-of one kind form an entity, unless the second begins with ``B-``. Strategies other than "simple"
-first give all tokens of a word one label: that of its first token ("first"), that of the token with
-the highest score ("max"), or the one with the highest mean score ("average").
+of one kind form an entity, unless the second begins with ``B-``. Only these two prefixes count when
+tokens are joined, but an entity is named without any prefix: ``S-PER`` and ``E-PER`` are also PER.
+Strategies other than "simple" first give all tokens of a word one label: that of its first token
+("first"), that of the token with the highest score ("max"), or the one with the highest mean score
+("average").
 """
 
 from __future__ import annotations
@@ -86,12 +88,13 @@ def joined_entities(
             groups.append([word])
     found: list[Entity] = []
     for group in groups:
-        start, end, kind = group[0].start, group[-1].end, _kind(group[0].label)
-        if kind not in ignored:
+        start, end = group[0].start, group[-1].end
+        name = group[0].label.split("-", 1)[-1]
+        if name not in ignored:
             score = float(np.mean([word.score for word in group]))
             entity: Entity = {
                 "text": text[start:end],
-                "label": kind,
+                "label": name,
                 "score": score,
                 "start": start,
                 "end": end,
