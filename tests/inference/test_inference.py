@@ -243,16 +243,6 @@ class TestTagAndFill:
             assert all(text[each["start"] : each["end"]] == each["text"] for each in found)
         assert len(model.tag(SENTENCES[:3])) == 3
 
-    def test_fill_as_the_pipeline_of_transformers(self, tiny_bert):
-        folder = tiny_bert("masked-lm")
-        text = "The [MASK] leaves at noon."
-        theirs = pipeline("fill-mask", folder, top_k=4)(text)
-        ours = load(folder).fill(text, top_k=4)
-        assert [each["token"] for each in ours] == [each["token_str"] for each in theirs]
-        assert [each["score"] for each in ours] == pytest.approx(
-            [each["score"] for each in theirs], abs=1e-5
-        )
-
     @pytest.mark.parametrize(("text", "masks"), [("no mask", 0), ("[MASK] and [MASK]", 2)])
     def test_fill_needs_one_mask(self, tiny_bert, text, masks):
         with pytest.raises(InputError, match=rf"exactly one \[MASK\], not {masks}"):

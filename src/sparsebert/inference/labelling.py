@@ -33,7 +33,7 @@ class TaggedToken(TypedDict):
 
 
 class FilledMask(TypedDict):
-    """A candidate for the masked token and its probability."""
+    """The text of a candidate for the masked token, and its probability."""
 
     token: str
     score: float

@@ -221,7 +221,8 @@ class Model(EmbeddingModel):
     def fill(self, text: str, *, top_k: int = 5, strict: bool = False) -> list[FilledMask]:
         """The likeliest tokens for a mask token, best first: ``[{"token", "score"}, ...]``.
 
-        Needs a masked-LM model. Raises InputError unless ``text`` has exactly one mask token.
+        ``token`` is the token's text; for byte pairs, it begins with the space before a word. Needs
+        a masked-LM model. Raises InputError unless ``text`` has exactly one mask token.
         """
         self.require("fill")
         check_count("top_k", top_k)
@@ -234,6 +235,6 @@ class Model(EmbeddingModel):
             )
         scores = softmax(self._per_token("head", tokens, 1)[0][positions[0]])
         return [
-            {"token": tokenizer.backend.id_to_token(token) or "", "score": float(scores[token])}
+            {"token": tokenizer.text_of(token), "score": float(scores[token])}
             for token in np.argsort(-scores, kind="stable")[:top_k].tolist()
         ]

@@ -120,6 +120,10 @@ class TextTokenizer:
         (found,) = self._encoded([text])
         return len(self._single.ids[0]) + len(found)
 
+    def text_of(self, token: int) -> str:
+        """A token's text, which the vocabulary spells otherwise for byte pairs and unigrams."""
+        return self.backend.decode([token], skip_special_tokens=False)
+
     @property
     def unweighed_ids(self) -> list[int]:
         """Ids of tokens that stand for no word: special ones around a text, padding, unknown."""

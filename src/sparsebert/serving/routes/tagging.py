@@ -90,7 +90,7 @@ async def fill(request: Request, body: FillRequest) -> Any:
                 {
                     "score": float(scores[token]),
                     "token": token,
-                    "token_str": tokenizer.backend.decode([token]),
+                    "token_str": tokenizer.text_of(token),
                     "sequence": tokenizer.backend.decode(whole.tolist()),
                 }
             )
