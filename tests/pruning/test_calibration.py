@@ -461,6 +461,71 @@ def test_texts_too_few_are_told(tiny_bert: TinyBert, tmp_path: Path) -> None:
     assert prune(tiny_bert("encoder"), tmp_path / "none").notes == []
 
 
+def test_texts_too_few_for_layers_that_read_one_vector_per_text(
+    tiny_bert: TinyBert, tmp_path: Path
+) -> None:
+    """Even if these texts have tokens enough for all others."""
+    folder, source = tiny_bert("sequence-classification"), tmp_path / "texts.txt"
+    hidden = open_checkpoint(folder).config.hidden_size
+    for count in (hidden - 1, hidden):
+        source.write_text("".join(f"a b c d e f g h {row}\n" for row in range(count)))
+        told = {
+            parts: prune(folder, tmp_path / "out", method="wanda", parts=parts, force=True,
+                         calibration=source).notes
+            for parts in (("encoder",), ("encoder", "pooler"), ("head",))
+        }  # fmt: skip
+        layers = {("encoder", "pooler"): "pooler.dense", ("head",): "classifier"}
+        for parts, notes in told.items():
+            if count == hidden or parts not in layers:
+                assert notes == []
+                continue
+            (note,) = notes
+            assert note.startswith(f"calibrated on {count} texts, fewer than the {hidden} inputs ")
+            assert f"of '{layers[parts]}.weight', which reads one vector per text: " in note
+    folder = tiny_bert("token-classification")  # whose head reads every token
+    found = prune(
+        folder, tmp_path / "token", method="wanda", parts=("head",), calibration=source,
+        calibration_rows=hidden - 1,
+    )  # fmt: skip
+    assert found.notes == []
+
+
+def test_inputs_far_from_zero_that_hardly_vary(tiny_bert: TinyBert, tmp_path: Path) -> None:
+    """Their covariance is not lost in the rounding of their squares."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for path in tiny_bert("encoder").iterdir():
+        (source / path.name).write_bytes(path.read_bytes())
+    state = load_file(source / "model.safetensors")
+    state["embeddings.LayerNorm.bias"][::3] = 3000.0
+    save_file(state, source / "model.safetensors", metadata={"format": "pt"})
+    checkpoint = open_checkpoint(source)
+    rows = random_rows(checkpoint)
+    statistics: list[Statistics] = []
+
+    def keep(layer: Linear, found: Statistics) -> Linear:
+        statistics.append(found)
+        return layer
+
+    names = [layer.name for layer in checkpoint.linear_layers(("encoder",))][:3]
+    next(iter(prune_layers(checkpoint, rows, names, keep)))
+    seen = seen_by(source, rows)
+    for name, found in zip(names, statistics, strict=True):
+        assert_statistics(found, *seen[name.removesuffix(".weight")], has_bias=True)
+
+
+def test_equal_texts(tiny_bert: TinyBert, tmp_path: Path) -> None:
+    """Layers that read one vector per text get the same inputs from all of them."""
+    source, out = tmp_path / "texts.txt", tmp_path / "out"
+    source.write_text("a b c d\n" * 3)
+    prune(
+        tiny_bert("sequence-classification"), out, method="second-order", parts=("pooler", "head"),
+        calibration=source,
+    )  # fmt: skip
+    masks = read_masks(open_checkpoint(out))
+    assert sorted(masks) == ["classifier.weight", "pooler.dense.weight"]
+
+
 class TestErrors:
     @pytest.mark.parametrize("method", ["wanda", "second-order"])
     def test_no_texts(self, tiny_bert: TinyBert, tmp_path: Path, method: str) -> None:

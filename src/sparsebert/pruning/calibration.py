@@ -229,7 +229,12 @@ class _SharedFitting(_Fitting):
 
 
 class _Sums:
-    """Sums over tokens for layers (by name) that share their inputs."""
+    """Sums over tokens for layers (by name) that share their inputs.
+
+    For layers with a bias, inputs and targets are summed about the means of the first part of the
+    tokens: the difference of a second moment and a squared mean far larger than it would consist of
+    rounding errors, and need not be positive.
+    """
 
     def __init__(self, layers: dict[str, Linear]) -> None:
         import torch
@@ -243,28 +248,36 @@ class _Sums:
         self._input_sum = torch.zeros(columns)
         self._target_sums = [torch.zeros(len(layer.weight)) for layer in layers.values()]
         self._has_bias = first.bias is not None
+        self._input_origin = torch.zeros(columns)
+        self._target_origins = [torch.zeros(len(layer.weight)) for layer in layers.values()]
 
     def add(self, inputs: Pair, shift: torch.Tensor | None) -> None:
-        x: torch.Tensor = inputs.pruned
+        starts = self._has_bias and not self._count
+        if starts:
+            self._input_origin = inputs.pruned.mean(dim=0)
+        x: torch.Tensor = inputs.pruned - self._input_origin
         self._count += len(x)
         self._inputs += x.T @ x
         self._input_sum += x.sum(dim=0)
-        for layer, targets, total in zip(
-            self.layers.values(), self._targets, self._target_sums, strict=True
-        ):
+        for number, layer in enumerate(self.layers.values()):
             y = layer(inputs.dense)
             if shift is not None:
-                y = y + shift
-            targets += y.T @ x
-            total += y.sum(dim=0)
+                y += shift
+            if starts:
+                self._target_origins[number] = y.mean(dim=0)
+            y -= self._target_origins[number]
+            self._targets[number] += y.T @ x
+            self._target_sums[number] += y.sum(dim=0)
 
     def statistics(self) -> Iterator[Statistics]:
         mean = self._input_sum / self._count * self._has_bias
         inputs = self._inputs / self._count - mean.outer(mean)
-        for targets, total in zip(self._targets, self._target_sums, strict=True):
+        for targets, total, origin in zip(
+            self._targets, self._target_sums, self._target_origins, strict=True
+        ):
             target_mean = total / self._count * self._has_bias
             cross = targets / self._count - target_mean.outer(mean)
-            yield Statistics(inputs, cross, mean, target_mean)
+            yield Statistics(inputs, cross, self._input_origin + mean, origin + target_mean)
 
 
 def _encoder_layer(fitting: _Fitting, number: int, state: Pair) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sparsebert.checkpoint.config import Head
+from sparsebert.checkpoint.architecture import LinearLayer
+from sparsebert.checkpoint.config import EncoderConfig, Head
 from sparsebert.checkpoint.folder import Checkpoint
 from sparsebert.checkpoint.sparsity import trained_length
 from sparsebert.checkpoint.tokenizer import check_ids
@@ -46,20 +47,29 @@ class CalibrationSet:
         """The index of the first token of each sequence, int64 ``[sequences]``."""
         return np.cumsum([0, *self.lengths[:-1]], dtype=np.int64)
 
-    def scarcity(self, widest: int) -> str | None:
-        """A note if there are too few tokens for the inputs of the ``widest`` layer; else None.
+    def scarcity(self, config: EncoderConfig, layers: Sequence[LinearLayer]) -> str | None:
+        """A note if there are too few inputs for one of the ``layers`` to prune; else None.
 
-        With fewer tokens than inputs, the layer's output was never seen in some directions, where
+        With fewer vectors than inputs, the layer's output was never seen in some directions, where
         anything may be pruned (the Hessian of the second-order method is singular).
         """
         tokens = len(self.ids)
-        if tokens >= widest:
-            return None
-        return (
-            f"calibrated on {len(self)} text{'' if len(self) == 1 else 's'} with {tokens:,} tokens "
-            f"in all, fewer than the {widest:,} inputs of the widest layer: the weights that were "
-            "kept suit few other texts, so use several hundred."
-        )
+        widest = max(layer.columns for layer in layers)
+        said = f"calibrated on {len(self)} text{'' if len(self) == 1 else 's'}"
+        if tokens < widest:
+            return (
+                f"{said} with {tokens:,} tokens in all, fewer than the {widest:,} inputs of the "
+                "widest layer: the weights that were kept suit few other texts, so use several "
+                "hundred."
+            )
+        for layer in layers:
+            if reads_once_per_text(config, layer.part) and len(self) < layer.columns:
+                return (
+                    f"{said}, fewer than the {layer.columns:,} inputs of '{layer.name}', which "
+                    "reads one vector per text: the weights that were kept in it suit few other "
+                    "texts, so use more, or leave it dense."
+                )
+        return None
 
     def parts(self, tokens: int) -> Iterator[tuple[slice, list[tuple[int, int]]]]:
         """Parts of up to ``tokens`` tokens: their slice, and their ``(sequences, length)`` groups.
@@ -83,6 +93,12 @@ class CalibrationSet:
                 left -= count
         if groups:
             yield slice(start, stop), groups
+
+
+def reads_once_per_text(config: EncoderConfig, part: str) -> bool:
+    """Whether the linear layers of a part of the model read one vector per text, not per token."""
+    head = config.head_shape
+    return part == "pooler" or (part == "head" and head is not None and head.pooling is not None)
 
 
 def read_calibration_set(

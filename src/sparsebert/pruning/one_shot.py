@@ -127,7 +127,7 @@ def prune(
     texts = _calibration_set(
         checkpoint, chosen_method, calibration, calibration_rows, task, columns
     )
-    scarcity = texts and texts.scarcity(max(layer.columns for layer in targets))
+    scarcity = texts and texts.scarcity(checkpoint.config, targets)
     arguments: dict[str, Any] = pattern_record(wanted) | {"method": method, "parts": list(chosen)}
     if texts is not None:
         arguments["calibration"] = Path(str(calibration)).name
