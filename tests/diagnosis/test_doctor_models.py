@@ -253,7 +253,9 @@ class TestCheckpoints:
         """By whether the lock was on: the Trainer after two steps, its checkpoint written."""
         return {lock: self._trained(sparse, request.param, lock) for lock in (True, False)}
 
-    def _trained(self, sparse: Path, optimizer: str, lock: bool) -> Any:
+    def _trained(
+        self, sparse: Path, optimizer: str, lock: bool, resumed: Path | None = None
+    ) -> Any:
         import torch
         from transformers import (
             AutoModelForSequenceClassification,
@@ -269,10 +271,10 @@ class TestCheckpoints:
             {"input_ids": torch.randint(5, 60, (7,), generator=random), "labels": row % 3}
             for row in range(8)
         ]
-        out = sparse.with_name(f"{optimizer}-{lock}")
+        out = sparse.with_name(f"{optimizer}-{lock}{'-resumed' if resumed else ''}")
         args = TrainingArguments(
             str(out),
-            max_steps=2,
+            max_steps=4 if resumed else 2,
             save_steps=2,
             per_device_train_batch_size=4,
             learning_rate=1e-3,
@@ -286,7 +288,7 @@ class TestCheckpoints:
         if lock:
             masks = read_masks(open_checkpoint(sparse))
             trainer.add_callback(LockedMasksCallback(LockedMasks(masks)))
-        trainer.train()
+        trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
         return trainer
 
     def test_a_locked_training_leaks_nothing(self, trainers: dict[bool, Any]) -> None:
@@ -320,6 +322,7 @@ class TestCheckpoints:
                 moment = state.get("exp_avg", state.get("momentum_buffer")).numpy()
                 expected += int(np.count_nonzero(moment[~mask]))
         assert found["leaking-optimizer"].count == expected > 0
+        assert "resume the training with" in found["leaking-optimizer"].remedy
         weights = {
             name.removeprefix("bert."): each for name, each in trainer.model.named_parameters()
         }
@@ -327,6 +330,20 @@ class TestCheckpoints:
             int(np.count_nonzero(weights[name].detach().numpy()[~mask]))
             for name, mask in masks.items()
         )
+
+    def test_resumed_with_the_lock_its_momentum_revives_nothing(
+        self, trainers: dict[bool, Any], sparse: Path
+    ) -> None:
+        """As the remedy says; deleting optimizer.pt would also begin the rate's schedule again."""
+        unlocked = trainers[False].args
+        checkpoint = Path(unlocked.output_dir) / "checkpoint-2"
+        trainer = self._trained(sparse, unlocked.optim.value, True, checkpoint)
+        assert trainer.state.global_step == 4
+        weights = {
+            name.removeprefix("bert."): each for name, each in trainer.model.named_parameters()
+        }
+        for name, mask in read_masks(open_checkpoint(sparse)).items():
+            assert not np.any(weights[name].detach().numpy()[~mask])
 
     @pytest.mark.parametrize("optimizer", ["adamw_torch", "sgd"])
     @pytest.mark.parametrize(

@@ -46,7 +46,8 @@ LEAKING_OPTIMIZER = Problem(
     "leaking-optimizer",
     Severity.ERROR,
     "gradients of pruned weights reached the optimiser, and the next step without a lock revives "
-    f"them: restart the training with the lock on, or delete {OPTIMIZER_NAME} before resuming.",
+    "them: restart or resume the training with `sparsebert finetune`, or with LockedMasksCallback "
+    "in your own Trainer, which hold the zeros in spite of it.",
 )
 UNFINISHED_TRAINING = Problem(
     "unfinished-training",
