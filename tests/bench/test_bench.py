@@ -121,6 +121,11 @@ def test_a_shape_longer_than_the_model_takes(sparse: Path) -> None:
         run_bench(sparse, shapes=[Shape(1, 65)], engines=[OURS])
 
 
+def test_nothing_to_measure(sparse: Path) -> None:
+    with pytest.raises(InputError, match="nothing to measure: pass shapes or texts"):
+        run_bench(sparse, shapes=[], engines=[OURS])
+
+
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         run_bench(tmp_path, engines=[OURS])

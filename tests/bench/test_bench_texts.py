@@ -91,6 +91,22 @@ def test_measuring_texts(sparse: Path) -> None:
         assert row.texts_per_second == pytest.approx(len(SENTENCES) / row.median_ms * 1000)
 
 
+@pytest.mark.parametrize(("head", "together"), [("question-answering", True), ("encoder", False)])
+def test_a_pair_is_one_text_for_models_that_read_pairs(
+    tiny_bert: Callable[..., Path], head: str, together: bool
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    model = tiny_bert(head)
+    pairs = [(SENTENCES[0], SENTENCES[1]), (SENTENCES[2], SENTENCES[3])]
+    rows: list[tuple[str, ...]] = (
+        [*pairs] if together else [(text,) for each in pairs for text in each]
+    )
+    read = transformers.AutoTokenizer.from_pretrained(model)
+    tokens = sum(len(read(*row)["input_ids"]) for row in rows)
+    result = run_bench(model, shapes=[], texts=pairs, batch=2, engines=[OURS], threads=1, rounds=1)
+    assert [row.shape for row in result.rows] == [Texts(len(rows), tokens, 2)]
+
+
 def test_the_command(sparse: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     texts = written(tmp_path / "texts.txt", "\n".join(SENTENCES))
     random = ["bench", "--random", "bert-tiny", "--texts", str(texts), "--engines", OURS]

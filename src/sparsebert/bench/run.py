@@ -41,6 +41,7 @@ from sparsebert.errors import InputError, OutputError
 from sparsebert.machine import describe_machine
 from sparsebert.packing import is_packed, open_packed
 from sparsebert.progress import Progress, shown
+from sparsebert.tasks.texts import Text, single_texts
 
 _SAMPLE_SECONDS = 0.15
 _MOST_CALLS = 1000
@@ -52,7 +53,7 @@ def run_bench(
     model: str | Path,
     *,
     shapes: Sequence[Shape] = DEFAULT_SHAPES,
-    texts: Sequence[str] = (),
+    texts: Sequence[Text] = (),
     batch: int = 32,
     tokenizer: Path | None = None,
     engines: Sequence[str] | None = None,
@@ -65,18 +66,22 @@ def run_bench(
 
     ``model`` is a dense, sparse or packed folder or a hub id. ``texts`` are measured after the
     shapes, in batches of ``batch``, read by the tokenizer of the folder ``tokenizer`` (the model's
-    own by default). Without ``engines``, ours and every usual peer that is installed. What peers'
-    exporters make is kept in the folder ``cache`` for the next time.
+    own by default). A classifier, or a model that answers questions, reads a pair as one text, any
+    other model as two. Without ``engines``, ours and every usual peer that is installed. What
+    peers' exporters make is kept in the folder ``cache`` for the next time.
 
     An engine that is not installed or fails is named with the reason in the result's ``engines``
-    and has no rows. Raises InputError for an unknown engine, a shape longer than the model takes
-    or texts without a tokenizer, CheckpointError for the model, OutputError for the cache.
+    and has no rows. Raises InputError for an unknown engine, a shape longer than the model takes,
+    texts without a tokenizer or nothing to measure, CheckpointError for the model, OutputError for
+    the cache.
     """
     report = shown(progress)
     if rounds < 1:
         raise InputError(f"rounds must be at least 1, not {rounds}.")
     if batch < 1:
         raise InputError(f"batch must be at least 1, not {batch}.")
+    if not shapes and not texts:
+        raise InputError("there is nothing to measure: pass shapes or texts.")
     names = default_engines() if engines is None else parse_engines(",".join(engines))
     threads = threads or default_threads()
     folder = resolve_model(model)
@@ -86,7 +91,8 @@ def run_bench(
             raise InputError(
                 f"the shape {shape} is longer than the {config.max_length} tokens this model takes."
             )
-    sequences = tokenise(texts, tokenizer or folder, config.max_length) if texts else []
+    read = texts if config.head.reads_pairs else single_texts(texts)
+    sequences = tokenise(read, tokenizer or folder, config.max_length) if read else []
 
     setups = {name: known_engines()[name]() for name in names}
     result = BenchResult(

@@ -42,7 +42,7 @@ class Batch:
     mask: npt.NDArray[np.int64]
     """1 where there is a token, 0 where there is padding."""
     types: npt.NDArray[np.int64]
-    """All 0: single texts."""
+    """All 0, also for pairs: which row of the embedding is read does not affect speed."""
 
     @classmethod
     def of(cls, sequences: list[list[int]]) -> Batch:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsebert.errors import InputError
-from sparsebert.inference.texts import as_texts
+from sparsebert.inference.texts import Text, as_texts
 from sparsebert.inference.tokenizing import TruncationWarning, folder_tokenizer
 
 
@@ -109,8 +109,8 @@ def text_workload(
     )
 
 
-def tokenise(texts: Sequence[str], folder: Path, positions: int) -> list[list[int]]:
-    """Token ids of each text from a model folder's tokenizer, truncated as it does.
+def tokenise(texts: Sequence[Text], folder: Path, positions: int) -> list[list[int]]:
+    """Token ids of each text or pair from a model folder's tokenizer, truncated as it does.
 
     ``positions`` is the maximum length. InputError if the folder has no tokenizer.
     """

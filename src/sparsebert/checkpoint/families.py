@@ -28,6 +28,11 @@ class Head(str, Enum):
     TOKEN = "token-classification"
     MASKED_LM = "masked-lm"
 
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether a pair of texts is one input; other models read each text by itself."""
+        return self in (Head.SEQUENCE, Head.QUESTION)
+
 
 @dataclass(frozen=True)
 class HeadShape:

@@ -55,7 +55,8 @@ def bench(
         typer.Option(
             metavar="FILE",
             help="Measure real texts: a .txt file with one text per line, or a table (parquet, "
-            "csv, tsv, json, jsonl) with a column text or sentence, or two columns of pairs.",
+            "csv, tsv, json, jsonl) with a column text or sentence, or two columns of pairs, which "
+            "classifiers and models that answer questions read together.",
         ),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Texts per batch of --texts.")] = 32,
@@ -107,7 +108,7 @@ def bench(
     from sparsebert import bench as feature
     from sparsebert.bench.plot import save_plot
     from sparsebert.patterns import Pattern
-    from sparsebert.tasks.texts import read_texts, single_texts
+    from sparsebert.tasks.texts import read_texts
 
     with usage_error():
         wanted_shapes = [] if texts else list(feature.DEFAULT_SHAPES)
@@ -126,7 +127,7 @@ def bench(
         result = feature.run_bench(
             model or _random_sparse(str(random), pattern, Path(temporary), progress),
             shapes=wanted_shapes,
-            texts=single_texts(read_texts(texts)) if texts else (),
+            texts=read_texts(texts) if texts else (),
             batch=batch,
             tokenizer=tokenizer,
             engines=wanted_engines,

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsebert.checkpoint.architecture import LinearLayer
-from sparsebert.checkpoint.config import EncoderConfig, Head
+from sparsebert.checkpoint.config import EncoderConfig
 from sparsebert.checkpoint.folder import Checkpoint
 from sparsebert.checkpoint.sparsity import trained_length
 from sparsebert.checkpoint.tokenizer import check_ids
@@ -23,8 +23,6 @@ from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.examples import selection
 from sparsebert.tasks.table import Task
 from sparsebert.tasks.texts import Text, read_texts, single_texts
-
-_READS_PAIRS = (Head.SEQUENCE, Head.QUESTION)
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ def read_calibration_set(
     if count < 1:
         raise DataError(f"calibration needs at least one row, not {count}.")
     texts: Sequence[Text] = read_texts(source, task, columns)
-    if checkpoint.config.head not in _READS_PAIRS:
+    if not checkpoint.config.head.reads_pairs:
         texts = list(dict.fromkeys(single_texts(texts)))
     chosen = selection(len(texts), count)
     if chosen is not None:
