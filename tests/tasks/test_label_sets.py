@@ -113,6 +113,15 @@ def test_a_label_that_the_model_has_not(tmp_path: Path) -> None:
         read(path, labels=("red", "green"))
 
 
+def test_a_label_of_the_model_without_a_column(tmp_path: Path) -> None:
+    """Its answers would count as wrong in every row, though nothing is known about them."""
+    path = write_rows(tmp_path / "train.jsonl", [{"text": "a", "red": 1, "blue": 0}])
+    with pytest.raises(DataError, match="also gives the labels green, but label_columns names no"):
+        read(path, labels=("blue", "green", "red"), label_columns="red,blue")
+    found = read(path, labels=("blue", "red"), label_columns="red,blue")
+    assert found.labels.tolist() == [[0.0, 1.0]]
+
+
 def test_doctor_reads_them(tmp_path: Path) -> None:
     write_rows(tmp_path / "train.jsonl", ROWS)
     write_rows(tmp_path / "validation.jsonl", [{"text": "d", "label": ["red"]}])

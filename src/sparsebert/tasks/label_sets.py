@@ -55,6 +55,13 @@ def task_of_label_sets(
         occurring = () if flags else all_tags(tag_names(table, label, source))
         names = data_labels(labels, named, occurring)
     check_among(named, names, source)
+    unknown = [name for name in names if name not in flags] if flags else []
+    if unknown:
+        raise DataError(
+            f"{source}: the model also gives the labels {', '.join(unknown[:8])}, but "
+            "label_columns names no column that says which rows have them: name one for each of "
+            "its labels."
+        )
     return Task(
         name=CUSTOM,
         title="custom",
