@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import sparsebert as sb
+from model_folders import write_model
+from sparsebert.errors import DataError
 from sparsebert.evaluation.entities import entity_scores
+from tiny_tasks import write_rows
 
 METRICS = ("f1", "precision", "recall")
 
@@ -60,3 +66,13 @@ def test_each_kind_and_what_is_worth_saying() -> None:
     assert entity_scores(METRICS, none, none, labels).notes == [
         "no row has an entity: the scores are meaningless."
     ]
+
+
+@pytest.mark.parametrize("words", [["\u200b"], []])
+def test_words_of_which_the_model_reads_none(tmp_path: Path, words: list[str]) -> None:
+    pytest.importorskip("transformers")
+    model = write_model(tmp_path / "model", "token-classification")  # no O: not entities
+    rows = [{"tokens": words, "ner_tags": ["no"] * len(words)}]
+    data = write_rows(tmp_path / "validation.jsonl", rows)
+    with pytest.raises(DataError, match=r"validation.jsonl: the model can read none of the words"):
+        sb.evaluate(model, task="ner", data=data)

@@ -59,6 +59,13 @@ class TestScores:
             tried = [float(nulls.min()) - 1, *map(float, nulls)]
             assert best == pytest.approx(max(map(score, tried)))
 
+    def test_the_best_threshold_is_one_that_can_be_set(self) -> None:
+        """Also if some context has no possible span, so that nothing can be likelier than it."""
+        asked = (["w", ""], np.array([2.0, np.inf]), [has("w"), has("x")])
+        threshold, best = best_threshold("f1", *asked)
+        assert np.isfinite(threshold)
+        assert unanswerable_scores(("f1",), *asked, threshold).values["f1"] == best == 50
+
     def test_no_answer_is_as_likely_as_in_the_least_likely_window(self) -> None:
         windows = [np.array([[3.0, 1], [9, 9]]), np.array([[0.5, 1], [0, 0]])]
         assert null_score(windows) == 1.5

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from sparsebert.errors import DataError
 from sparsebert.evaluation.entities import entity_scores
 from sparsebert.evaluation.label_sets import given_labels, label_set_scores
 from sparsebert.evaluation.metrics import (
@@ -187,6 +188,8 @@ def _judge_words(examples: Examples, located: Located, logits: Any) -> Judged:
     predicted = word_labels(located, logits, task)
     guessed, right = (_named_rows(examples, labels) for labels in (predicted, expected))
     entities = OUTSIDE in task.labels
+    if not entities and not read.any():
+        raise DataError(f"{examples.source}: the model can read none of the words.")
     if entities:
         scores = entity_scores(task.metrics, guessed, right, task.labels)
     else:

@@ -58,11 +58,16 @@ def unanswerable_scores(
 def best_threshold(
     metric: str, texts: Sequence[str], nulls: Floats, expected: Sequence[Answers]
 ) -> tuple[float, float]:
-    """The threshold that gives the highest mean of ``metric``, and that mean in percent."""
+    """The threshold that gives the highest mean of ``metric``, and that mean in percent.
+
+    It is finite: a question without any possible span, whose null is infinite, gets no answer at
+    any threshold.
+    """
+    nulls = np.minimum(nulls, nulls[np.isfinite(nulls)].max(initial=0.0) + 1.0)
     spans = row_scores(metric, texts, expected, unanswerable=True)
     silent = np.array([0.0 if answers.texts else 100.0 for answers in expected])
     order = np.argsort(nulls, kind="stable")
-    ranked = np.asarray(nulls, np.float64)[order]
+    ranked = nulls[order]
     # sums[k]: total if the k questions with the lowest nulls are answered and the others are not.
     sums = silent.sum() + np.concatenate([[0.0], np.cumsum((spans - silent)[order])])
     sums[1:-1][ranked[:-1] == ranked[1:]] = -np.inf  # no threshold separates equal values
