@@ -39,8 +39,8 @@ def pruned(tiny_bert: TinyBert) -> tuple[Any, dict[str, Any]]:
 def assert_zero_bits(model: Any, masks: dict[str, Any]) -> None:
     parameters = dict(model.named_parameters())
     for name, mask in masks.items():
-        weight = parameters["bert." + name].detach().numpy()
-        assert not weight[~mask].view(np.int32).any(), name
+        weight = parameters["bert." + name].detach()[torch.from_numpy(~mask)]
+        assert not weight.view(torch.uint8).any(), name
 
 
 def batch(rows: int = 4) -> dict[str, Any]:
@@ -128,6 +128,20 @@ def test_gradients_accumulate_masked(pruned: tuple[Any, Any]) -> None:
         gradient = dict(model.named_parameters())["bert." + name].grad
         assert not gradient[torch.from_numpy(~mask)].any()
         assert gradient[torch.from_numpy(mask)].any()
+
+
+def test_a_model_that_is_cast_once_it_is_locked(pruned: tuple[Any, Any]) -> None:
+    model, masks = pruned
+    locked = LockedMasks(masks)
+    locked.attach(model)
+    for dtype in (torch.bfloat16, torch.float64, torch.float32):
+        model.to(dtype)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+        model(**batch()).loss.backward()
+        optimizer.step()
+        locked.apply()
+        assert_zero_bits(model, masks)
+        optimizer.zero_grad()
 
 
 def test_detached_masks_let_go(pruned: tuple[Any, Any]) -> None:

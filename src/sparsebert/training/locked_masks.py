@@ -77,7 +77,10 @@ class _Locked:
     @torch.no_grad()
     def zero(self, values: torch.Tensor) -> None:
         """Set the pruned elements of a tensor of the weight's shape to +0.0, such as a gradient."""
-        local_tensor(values).view(self._bits.dtype).bitwise_and_(self._bits)
+        values = local_tensor(values)
+        integer = _INTEGERS[values.element_size()]
+        self._bits = self._bits.to(values.device, integer)  # a model may be moved, or cast
+        values.view(integer).bitwise_and_(self._bits)
 
     def _arrived(self, parameter: torch.Tensor) -> None:
         assert parameter.grad is not None
