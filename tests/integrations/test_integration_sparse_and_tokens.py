@@ -194,3 +194,7 @@ def test_refusals(tiny_bert: Any) -> None:
     for keys, complaint in (([4], too_many), ([], "are 0 keys for 1")):
         with pytest.raises(InputError, match=complaint):
             engine.forward([[2, 5, 3]], keys=keys, head=False)
+    summed = np.array([[1, 1, 0]]).sum(1)  # numpy's integers count as well
+    (found,) = engine.forward([[2, 5, 3]], keys=summed, head=False)
+    (expected,) = engine.forward([[2, 5]], head=False)
+    assert np.abs(found[:2] - expected).max() < 1e-5

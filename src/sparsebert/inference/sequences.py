@@ -121,12 +121,13 @@ def with_keys(sequences: Sequence[Tokens], keys: Sequence[int]) -> list[Tokens]:
     if len(keys) != len(sequences):
         raise InputError(f"there are {len(keys)} keys for {len(sequences)} sequences.")
     for index, (sequence, count) in enumerate(zip(sequences, keys, strict=True)):
-        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(sequence):
+        is_integer = isinstance(count, (int, np.integer)) and not isinstance(count, bool)
+        if not is_integer or not 1 <= count <= len(sequence):
             raise InputError(
                 f"keys[{index}] must be an integer from 1 to {len(sequence)}, the length of the "
                 f"sequence, not {count!r}."
             )
-    return [replace(each, keys=count) for each, count in zip(sequences, keys, strict=True)]
+    return [replace(each, keys=int(count)) for each, count in zip(sequences, keys, strict=True)]
 
 
 def as_token_sequences(
