@@ -196,6 +196,22 @@ def test_zeros_that_fit_no_pattern(dense: Path) -> None:
     assert found["zeros-without-pattern"].examples == (f"{QUERY}: 37.5% zeros",)
 
 
+def test_zeros_of_a_pattern_that_is_not_detected(dense: Path, tmp_path: Path) -> None:
+    """Pruning to it, as the remedy says, records it and changes no weight."""
+    sb.prune(dense, tmp_path / "sparse", pattern="3:4")
+    (tmp_path / "sparse" / "masks.safetensors").unlink()
+    edit_config(tmp_path / "sparse", lambda config: config.pop("sparsity"))
+    finding = by_kind(diagnose(tmp_path / "sparse"))["zeros-without-pattern"]
+    assert finding.what.endswith("no record, and they fit none of 1:3, 1:2, 2:4, 4:8.")
+    assert "`sparsebert prune --pattern N:M`" in finding.remedy
+    sb.prune(tmp_path / "sparse", tmp_path / "recorded", pattern="3:4")
+    assert by_kind(diagnose(tmp_path / "recorded")) == {}
+    before, after = (
+        (tmp_path / name / "model.safetensors").read_bytes() for name in ("sparse", "recorded")
+    )
+    assert before == after
+
+
 def test_weights_that_are_no_numbers(dense: Path) -> None:
     def spoil(weight: np.ndarray) -> np.ndarray:
         changed = weight.copy()

@@ -11,7 +11,7 @@ from sparsebert.checkpoint.masks import StoredMasks
 from sparsebert.diagnosis.report import Check, Finding, Problem, Severity, plural, share
 from sparsebert.errors import CheckpointError
 from sparsebert.packing import is_packed
-from sparsebert.patterns import Pattern, is_whole
+from sparsebert.patterns import KNOWN_PATTERNS, Pattern, is_whole
 from sparsebert.progress import Progress
 from sparsebert.pruning.inspection import LayerReport, inspect
 
@@ -64,7 +64,8 @@ ZEROS_WITHOUT_PATTERN = Problem(
     "zeros-without-pattern",
     Severity.WARNING,
     "zeros at arbitrary positions save neither time nor memory here: run `sparsebert prune` on the "
-    "model, then fine-tune it. If nearly half are zero, a pattern was probably lost in training.",
+    "model, then fine-tune it. If nearly half are zero, a pattern was probably lost in training. "
+    "If they have a less common pattern, `sparsebert prune --pattern N:M` with it records that.",
 )
 
 
@@ -278,8 +279,8 @@ def _patternless(folder: Path, others: list[LayerReport]) -> Finding | None:
         return None
     return ZEROS_WITHOUT_PATTERN.at(
         folder,
-        f"{plural(len(odd), 'layer')} {'has' if len(odd) == 1 else 'have'} many zeros, but they "
-        "fit no N:M pattern.",
+        f"{plural(len(odd), 'layer')} {'has' if len(odd) == 1 else 'have'} many zeros, but no "
+        f"record, and they fit none of {', '.join(map(str, KNOWN_PATTERNS))}.",
         count=len(odd),
         total=len(others),
         examples=(f"{layer.name}: {layer.zeros:.1%} zeros" for layer in odd),

@@ -71,8 +71,8 @@ def pack(
 ) -> PackResult:
     """Write ``model`` to the folder ``out`` in packed form.
 
-    Every linear layer whose zeros fit a pattern is compressed, whether or not the folder records
-    it; all other tensors are included too. ``dtype`` is one of:
+    Every linear layer is compressed that the folder records as pruned, or whose zeros fit 1:3, 1:2,
+    2:4 or 4:8; all other tensors are included too. ``dtype`` is one of:
 
     - "fp32": values keep the source's dtype (see `dtypes.Float32Values`), and `unpack` gives back
       the same bytes, except that a pruned -0.0 becomes +0.0;
