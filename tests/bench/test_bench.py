@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 from embedding_folders import splade
 from sparsebert.bench import (
@@ -32,6 +33,7 @@ from sparsebert.bench.worker import Batch, Setup
 from sparsebert.bench.worker_client import Worker, WorkerError, running
 from sparsebert.checkpoint import Head, open_checkpoint
 from sparsebert.cli import main
+from sparsebert.cli.app import app
 from sparsebert.errors import CheckpointError, InputError, OutputError
 from sparsebert.inference import load
 from sparsebert.inference.texts import as_texts
@@ -65,8 +67,18 @@ def test_shapes_that_are_none(text: str) -> None:
 
 def test_engines() -> None:
     assert parse_engines("torch, sparsebert-fp32,torch") == ["torch", OURS]
-    with pytest.raises(InputError, match=r"no engine 'abacus': choose from .*torch"):
+    with pytest.raises(InputError, match=r"no engine 'abacus': `sparsebert bench --help` lists"):
         parse_engines("torch,abacus")
+
+
+def test_help_lists_every_engine() -> None:
+    (help,) = (
+        each.help
+        for each in typer.main.get_command(app).commands["bench"].params
+        if each.name == "engines"
+    )
+    listed = help.partition(": ")[2].rstrip(".").replace(" or ", ", ").split(", ")
+    assert sorted(listed) == sorted(known_engines())
 
 
 def test_every_engine_file_is_found() -> None:

@@ -79,7 +79,10 @@ def test_help_shows_every_command(run: Run) -> None:
 def test_help_of_a_command_says_what_it_does(run: Run, command: str) -> None:
     code, out, error = run(command, "--help")
     assert (code, error) == (0, "")
-    assert f"sparsebert {command}" in out
+    usage = out[out.index("Usage: ") :].splitlines()[0]
+    assert f"sparsebert {command} [OPTIONS]" in usage
+    assert "[[" not in usage  # typer brackets the arguments
+    assert usage.count("...") <= 1
     assert "--json" in out
 
 

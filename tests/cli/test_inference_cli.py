@@ -596,6 +596,18 @@ class TestRerank:
         (tmp_path / "latin").write_bytes(b"a\nb\xe9\n")
         done = invoke("rerank", ranker, "-q", "a", "-i", tmp_path / "latin")
         assert "line 2 is not UTF-8" in done.stderr
+        done = invoke(
+            "rerank", ranker, "-q", "a", lines='{"text": "b"}\n{"text": "b", "text_pair": "c"}'
+        )
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert "line 2: a document is a single text" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["tag", "rerank"])
+def test_pairs_are_no_format_of_single_texts(command):
+    done = invoke(command, "--help")
+    assert "tsv" not in done.stdout
+    assert "pair" not in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ Output = Literal["md", "csv", "json"]  # named as in llama-bench
 def bench(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="[MODEL]", help="Model folder, or id on the Hugging Face hub."),
+        typer.Argument(metavar="MODEL", help="Model folder, or id on the Hugging Face hub."),
     ] = None,
     random: Annotated[
         str | None,
@@ -72,8 +72,11 @@ def bench(
         str | None,
         typer.Option(
             metavar="NAME,...",
-            help="Engines to measure, separated by commas, such as "
-            "sparsebert-int8,onnxruntime-int8,torch; an unknown name lists them all.",
+            help="Engines to measure, separated by commas: sparsebert-int8, sparsebert-fp32, "
+            "sparsebert-fp16, sparsebert-bf16, sparsebert-dense-int8, sparsebert-dense-fp32, "
+            "sparsebert-dense-bf16, onnxruntime-int8, onnxruntime-fp32, openvino-int8, "
+            "openvino-fp32, openvino-bf16, ctranslate2-int8, ctranslate2-fp32, torch or "
+            "torch-compile.",
             show_default="sparsebert-int8, sparsebert-fp32 and every usual peer that is installed",
         ),
     ] = None,

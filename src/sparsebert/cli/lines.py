@@ -51,6 +51,14 @@ FormatOption = Annotated[
         'with "text_pair" for a pair. auto: detected from the first line.',
     ),
 ]
+SingleFormat = Literal["auto", "text", "jsonl"]
+SingleFormatOption = Annotated[
+    SingleFormat,
+    typer.Option(
+        "--format",
+        help='text: each line is a text. jsonl: {"text": ...}. auto: detected from the first line.',
+    ),
+]
 JsonLinesOption = Annotated[
     bool,
     typer.Option("--json", help="Accepted, but has no effect: the output is always JSON lines."),

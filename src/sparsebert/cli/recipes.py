@@ -12,7 +12,7 @@ from sparsebert.cli.console import JsonOption, emit
 def recipes(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="Recipe to print; without a name, all are listed."),
+        typer.Argument(metavar="NAME", help="Recipe to print; without a name, all are listed."),
     ] = None,
     json: JsonOption = False,
 ) -> None:

@@ -12,11 +12,11 @@ import typer
 
 from sparsebert.cli.console import ModelArgument, write_json
 from sparsebert.cli.lines import (
-    Format,
-    FormatOption,
     InferenceOptions,
     InputOption,
     JsonLinesOption,
+    SingleFormat,
+    SingleFormatOption,
     as_json,
     opened,
     text_parser,
@@ -29,7 +29,7 @@ def rerank(
     model: ModelArgument,
     query: Annotated[str, typer.Option("--query", "-q", help="Query to sort the lines by.")],
     input: InputOption = None,
-    format: FormatOption = "auto",
+    format: SingleFormatOption = "auto",
     top_k: Annotated[
         int | None,
         typer.Option("--top-k", min=1, help="Print only the best K.", show_default="all"),
@@ -54,7 +54,7 @@ def rerank(
         write_json(as_json({"line": line, "score": each["score"], "text": each["text"]}))
 
 
-def _read(input: InputOption, format: Format) -> tuple[list[int], list[str]]:
+def _read(input: InputOption, format: SingleFormat) -> tuple[list[int], list[str]]:
     """Line numbers, and the text of each line that has any."""
     with opened(input) as stream:
         raw = stream.read()
@@ -72,7 +72,10 @@ def _read(input: InputOption, format: Format) -> tuple[list[int], list[str]]:
     documents = []
     for number, line in kept:
         try:
-            documents.append(parse(line))
+            document = parse(line)
+            if not isinstance(document, str):
+                raise InputError('a document is a single text, without a "text_pair".')
+            documents.append(document)
         except InputError as error:
             raise InputError(f"line {number}: {error}") from None
     return [number for number, _ in kept], documents

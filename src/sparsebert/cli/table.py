@@ -14,7 +14,7 @@ def table(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUNS...",
+            metavar="RUNS",
             help="Folder laid out as RUNS/ROW/TASK (rows: dense, oneshot, best, best-int8), of "
             "models or folders of seeds, or a results.json made from one. Seeds of several, such "
             "as from several machines, count together; of a seed given twice, the last counts.",

@@ -13,10 +13,10 @@ import typer
 
 from sparsebert.cli.console import ModelArgument
 from sparsebert.cli.lines import (
-    FormatOption,
     InferenceOptions,
     InputOption,
     JsonLinesOption,
+    SingleFormatOption,
     as_json,
     run_lines,
     text_parser,
@@ -31,7 +31,7 @@ Aggregation = Literal["none", "simple", "first", "average", "max"]
 def tag(
     model: ModelArgument,
     input: InputOption = None,
-    format: FormatOption = "auto",
+    format: SingleFormatOption = "auto",
     aggregation: Annotated[
         Aggregation,
         typer.Option(

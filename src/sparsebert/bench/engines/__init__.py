@@ -43,8 +43,7 @@ def parse_engines(text: str) -> list[str]:
     names = list(dict.fromkeys(part.strip() for part in text.split(",")))
     for name in names:
         if name not in known_engines():
-            known = ", ".join(sorted(known_engines()))
-            raise InputError(f"there is no engine '{name}': choose from {known}.")
+            raise InputError(f"there is no engine '{name}': `sparsebert bench --help` lists them.")
     return names
 
 
