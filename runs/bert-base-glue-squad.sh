@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The full reproduction: bert-base-uncased, dense and halved, on GLUE and SQuAD v1.1, with five seeds.
+# The full reproduction: bert-base-uncased, dense and halved, on seven tasks of GLUE and SQuAD v1.1, with five
+# seeds.
 #
+#     export CORPUS="wiki/ books.txt"
 #     runs/bert-base-glue-squad.sh RUNS              model and data come from the hub
 #     runs/bert-base-glue-squad.sh RUNS --dry-run    print what is left to do
-#     CORPUS="wiki/ books.txt" runs/bert-base-glue-squad.sh RUNS
 #
 # For a machine with a GPU, where each seed of each task takes minutes to hours. It needs about 10 GB of
 # disk per task. It can be stopped and restarted at any time: finished seeds are kept, unfinished ones

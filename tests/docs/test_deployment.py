@@ -11,12 +11,14 @@ from fnmatch import fnmatch
 from typing import Any
 
 import pytest
+import typer
 
 yaml = pytest.importorskip("yaml")
 pytest.importorskip("fastapi")
 
 from checkout import CHECKOUT
 from served import serving
+from sparsebert.cli.app import app as commands
 from sparsebert.inference import load
 from sparsebert.serving.app import create_app
 from sparsebert.serving.served_model import ServedModel
@@ -109,6 +111,30 @@ def test_variables_are_those_of_serve() -> None:
     used = {each["name"] for each in container["env"]}
     used |= set(re.findall(r"SPARSEBERT_[A-Z_]+", DOCKERFILE))
     assert used <= variables()
+
+
+def test_the_table_of_options_is_that_of_serve() -> None:
+    given = {
+        flag: each
+        for each in typer.main.get_command(commands).commands["serve"].params
+        for flag in (*each.opts, *each.secondary_opts)
+        if flag.startswith("--")
+    }
+    table: dict[str, str] = {}
+    for first, defaults in re.findall(r"^\| (`--[^|]+) \| ([^|]+) \|", PAGE, re.M):
+        flags = re.findall(r"--[a-z-]+", first)
+        values = defaults.split(", ")
+        for at, flag in enumerate(flags):
+            table[flag] = values[at] if len(values) == len(flags) else defaults
+    assert table.keys() == given.keys() - {"--mapped"}  # told below the table
+    for flag, told in table.items():
+        option = given[flag]
+        if isinstance(option.show_default, str):
+            assert told == option.show_default, flag
+        elif told == "off":
+            assert option.default is False, flag
+        else:
+            assert told.replace(",", "") == str(option.default), flag
 
 
 def test_the_service_finds_the_pods() -> None:

@@ -81,5 +81,19 @@ def test_readme(measured: list[Table]) -> None:
     assert told == expected
 
 
+def test_the_range_that_the_first_pages_begin_with(measured: list[Table]) -> None:
+    (table,) = (each for each in measured if "MiniLM" in each.model)
+    shares = [
+        share
+        for column in table.columns()
+        if column.counts and (share := table.share(ROWS[0], column)) is not None
+    ]
+    told = f"{min(shares):.1f} to {max(shares):.1f} %"
+    assert f"keeps {told} of the dense score on each of {NUMBERS[len(shares)]} tasks" in " ".join(
+        (CHECKOUT / "README.md").read_text(encoding="utf-8").split()
+    )
+    assert f"{told} on each" in (DOCS / "index.md").read_text(encoding="utf-8")
+
+
 def test_the_page_of_scores(measured: list[Table]) -> None:
     assert (DOCS / "accuracy.md").read_text(encoding="utf-8") == as_sections(measured) + "\n"

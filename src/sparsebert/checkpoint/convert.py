@@ -1,4 +1,4 @@
-"""Convert old pickled weights (pytorch_model.bin) to safetensors: the only code that opens pickles.
+"""Convert old pickled weights (pytorch_model.bin) to safetensors: the only reader of such weights.
 
 A pickle can run arbitrary code when it is loaded. torch's ``weights_only`` loader builds only
 tensors and plain containers and refuses the rest; before version 2.10 it had security holes.

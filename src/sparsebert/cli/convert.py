@@ -35,8 +35,8 @@ def convert(
 ) -> None:
     """Convert a model's pytorch_model.bin weights to safetensors.
 
-    Pickles can run code when they are opened. This is the only command that opens one, through
-    torch's loader that builds nothing but tensors. It needs the [train] extra.
+    Pickles can run code when they are opened. This is the only command that reads weights from
+    one, through torch's loader that builds nothing but tensors. It needs the [train] extra.
     """
     from sparsebert.checkpoint.convert import convert as run
 
