@@ -59,6 +59,12 @@ class TestFiles:
         (tmp_path / "train.txt").write_text("# id 7 domain=en\n# O\n1 B-RANK\n\n\n# id 8 x\nx O\n")
         assert read(tmp_path).texts == ["# 1", "x"]
 
+    def test_a_tab_in_a_comment_separates_no_columns(self, tmp_path: Path) -> None:
+        """MultiCoNER has one before each sentence."""
+        text = "# id 5239\tdomain=en\nEU _ _ B-ORG\nrejects _ _ O\n\n# id 1\tdomain=en\n#1 _ _ O\n"
+        (tmp_path / "train.conll").write_text(text)
+        assert read(tmp_path).texts == ["EU rejects", "#1"]
+
     def test_documents_and_no_break_spaces(self, tmp_path: Path) -> None:
         text = "EU B-ORG\n-DOCSTART- O\n1\u00a0000  B-SUM\n\u00a0 O\n"
         (tmp_path / "train.txt").write_text(text, encoding="utf-8")
@@ -117,6 +123,8 @@ class TestFiles:
             ("a O\nb\nc O\n", "line 2: it has 1 column and the other lines have 2"),
             ("a\tO\nb\t\n", "line 2: 'b' has no tag"),
             ("a\nb\n", "has only one column"),
+            ("#\tn-tv.de\t[2009]\n1\tDas\tO\tO\n2\tRom\tB-LOC\tO\n", "counts the words: remove it"),
+            ("1-2 zum O\n1 zu O\n2 dem B-X\n", "counts the words: remove it"),
             ("a O\nb O\n", "every word has the label 'O'"),
             ("", "has no rows"),
         ],

@@ -5,13 +5,14 @@
     EU NNP I-NP B-ORG
     rejects VBZ I-VP O
 
-Columns are separated by tabs if the file has any, by spaces otherwise (a no-break space is part of
-its word). ``-DOCSTART-`` lines separate documents, and so end a sentence. Comments are ignored:
-lines that begin with ``#`` and have a different number of columns from the words.
+Columns are separated by tabs if any line but a comment has one, by spaces otherwise (a no-break
+space is part of its word). ``-DOCSTART-`` lines separate documents, and so end a sentence. Comments
+are ignored: lines that begin with ``#`` and have a different number of columns from the words.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -25,20 +26,20 @@ WORDS, TAGS = "tokens", "ner_tags"
 """The columns into which a CoNLL file is read, with the names used on the hub."""
 
 _DOCUMENT = "-DOCSTART-"
+_COUNTED = re.compile(r"\d+([-.]\d+)?")  # 4-5 spans two words of CoNLL-U, and 4.1 is an empty one
 
 
 def parse_conll(text: str, source: str) -> pa.Table:
     """The sentences in ``text`` as the columns `WORDS` and `TAGS`, lists of texts.
 
-    DataError, naming the line, if a line has more or fewer columns than the others, or no tag.
+    DataError, naming the line, if a line has more or fewer columns than the others, or no tag, and
+    if the first column only counts the words.
     """
     import pyarrow as pa
 
-    tabs = "\t" in text
-    lines = [
-        (number, _cells(line, tabs=tabs))
-        for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1)
-    ]
+    written = text.replace("\r\n", "\n").split("\n")
+    tabs = any("\t" in line for line in written if not line.startswith("#"))
+    lines = [(number, _cells(line, tabs=tabs)) for number, line in enumerate(written, 1)]
     counts = Counter(len(cells) for _, cells in lines if cells)
     columns = counts.most_common(1)[0][0] if counts else 0
     if columns == 1:
@@ -62,6 +63,11 @@ def parse_conll(text: str, source: str) -> pa.Table:
                 f"{'' if len(cells) == 1 else 's'} and the other lines have {columns}."
             )
     kept = [sentence for sentence in sentences if sentence[0]]
+    if kept and all(_COUNTED.fullmatch(word) for words, _ in kept for word in words):
+        raise DataError(
+            f"{source}: the first column has only numbers, as in CoNLL-U or GermEval, where it "
+            "counts the words: remove it, so that the words come first."
+        )
     texts = pa.list_(pa.string())
     return pa.table(
         {
