@@ -148,6 +148,16 @@ class TestText:
         found = load_split(task, tmp_path, "train")
         assert [task.labels[place] for place in found.labels] == written
 
+    def test_lists_in_a_csv_are_no_names_of_classes(self, tmp_path: Path) -> None:
+        """pandas writes a column of lists so: each combination would be a class of its own."""
+        for write in (repr, json.dumps):
+            labels = [write(each).replace('"', '""') for each in (["red", "blue"], [], ["green"])]
+            write_csv(tmp_path / "train.csv", [f'"{label}"' for label in labels])
+            with pytest.raises(DataError, match="lists written as text, such as .*red.*blue"):
+                custom_task(tmp_path)
+        write_csv(tmp_path / "train.csv", ["[spam]", '"[ham, eggs]"', "[1]"])
+        assert len(custom_task(tmp_path).labels) == 3
+
     @pytest.mark.parametrize("empty", ["", "  "])
     def test_an_empty_label_is_none(self, tmp_path: Path, empty: str) -> None:
         write_csv(tmp_path / "train.csv", ["a", empty, "b"])
@@ -226,9 +236,9 @@ class TestOptions:
         assert custom_task(tmp_path, options=DataOptions(positive_label="fraud")).positive
         with pytest.raises(DataError, match=r"'scam' is not one of the labels \(fraud, legit\)"):
             custom_task(tmp_path, options=DataOptions(positive_label="scam"))
-        for pair in (["0", "1"], ["true", "false"]):
+        for pair in (["0", "1"], ["true", "false"], ["True", "False"]):  # pandas writes the last
             write_csv(tmp_path / "train.csv", pair)
-            assert custom_task(tmp_path).positive in ("1", "true")
+            assert custom_task(tmp_path).positive in ("1", "true", "True")
 
 
 class TestNames:

@@ -10,12 +10,13 @@ to predict. Rows have several labels if the label column
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sparsebert.errors import DataError
-from sparsebert.tasks.columns import holds_lists, label_names, need_columns
+from sparsebert.tasks.columns import holds_lists, label_names, need_columns, show
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.label_sets import task_of_label_sets
 from sparsebert.tasks.labels import check_among, check_count, data_labels, sorted_labels
@@ -36,6 +37,7 @@ SCORE = "score"
 
 # Pairs of labels of which the second is evidently the positive class.
 _TRUTH = (("0", "1"), ("false", "true"))
+_LIST = re.compile(r"\[(['\"\d].*)?\]", re.DOTALL)  # as pandas and Python write one
 
 
 def custom_of_table(raw: RawTable, labels: Sequence[str] | None, options: DataOptions) -> Task:
@@ -66,7 +68,7 @@ def custom_of_table(raw: RawTable, labels: Sequence[str] | None, options: DataOp
             numbers = ()
     check_among(numbers, names, source)
     positive = options.positive_label
-    if positive is None and names in _TRUTH:
+    if positive is None and tuple(map(str.lower, names)) in _TRUTH:
         positive = names[1]
     if positive is not None and positive not in names:
         raise DataError(
@@ -140,6 +142,13 @@ def _label_set(table: pa.Table, column: str, source: str) -> tuple[str, ...]:
         raise DataError(
             f"{source}: every row has the label {distinct.pop()!r}; a classification task needs at "
             "least two labels."
+        )
+    several = sorted(label for label in distinct if "," in label)
+    if several and all(map(_LIST.fullmatch, distinct)):
+        raise DataError(
+            f"{source}: the labels in '{column}' are lists written as text, such as "
+            f"{show(several[0])}: for several labels per row, write lists in JSON lines or "
+            "Parquet, or a column of 0 and 1 for each label (--label-columns)."
         )
     hint = " If they are scores to predict, pass --regression (regression=True)."
     check_count(distinct, column, source, hint)
