@@ -59,6 +59,16 @@ class TestRetrieval:
         assert examples.negatives == [("n", "m")]
         assert examples.labels.tolist() == [1.0]
 
+    @pytest.mark.parametrize("name", ["negatives", "hard_negative", "neg", "Negative_1"])
+    def test_negatives_that_would_not_be_read(self, tmp_path: Path, name: str) -> None:
+        """sentence-transformers takes them by their place, whatever they are called."""
+        row = {"query": "q", "positive": "p", name: "n"}
+        write_rows(tmp_path / "train.jsonl", [row])
+        with pytest.raises(DataError, match=f"the column '{name}' is not read.*negative_1"):
+            find_task("retrieval", tmp_path)
+        found = find_task("retrieval", tmp_path, options=DataOptions("query", name))
+        assert found.columns == ("query", name)
+
     def test_columns_of_squad_and_faults(self, tmp_path: Path) -> None:
         write_rows(tmp_path / "train.jsonl", [{"question": "q", "context": "c", "title": "t"}])
         assert find_task("retrieval", tmp_path).text_columns == ("question", "context")

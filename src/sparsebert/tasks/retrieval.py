@@ -34,6 +34,7 @@ DOCUMENT_COLUMNS = ("positive", "passage", "document", "context", "answer")
 RELEVANCE = "relevance"
 """Optional column: how relevant each row's document is, above 0. Without it, all count the same."""
 _NEGATIVE = re.compile(r"negative(_\d+)?")
+_LIKE_NEGATIVE = re.compile(r"(hard_?)?neg(ative)?s?(_\d+)?", re.IGNORECASE)
 _CORPUS, _QUERIES, _JUDGEMENTS = "corpus.jsonl", "queries.jsonl", "qrels"
 
 
@@ -55,6 +56,13 @@ def retrieval_of_table(raw: RawTable, labels: Sequence[str] | None, options: Dat
     negatives = [
         name for name in table.column_names if _NEGATIVE.fullmatch(name) and name not in columns
     ]
+    for name in table.column_names:
+        if _LIKE_NEGATIVE.fullmatch(name) and name not in (*columns, *negatives):
+            raise DataError(
+                f"{source}: the column '{name}' is not read; texts that do not answer the query "
+                "are in a column negative, or in negative_1, negative_2, ..., one in each: rename "
+                "or remove it."
+            )
     return Task(
         name=RETRIEVAL,
         title="retrieval",
