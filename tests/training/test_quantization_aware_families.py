@@ -82,8 +82,10 @@ def test_logits_are_those_of_the_packed_folder(
 
     before = logits()
     with int8_arithmetic(model):
-        found = relative(logits(), wanted)
-    floats = relative(before, wanted)
+        in_int8 = logits()
+    found, floats = relative(in_int8, wanted), relative(before, wanted)
+    # Where no value is rounded to the next integer, only the order of float sums differs.
+    assert np.median(np.abs(in_int8 - wanted)) < 1e-6 * np.abs(wanted).max()
     assert found < STEP
     assert found < floats / 2
     assert np.array_equal(logits(), before)

@@ -25,9 +25,12 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
-from transformers.activations import GELUActivation
+from transformers.activations import ACT2FN, GELUActivation
 from transformers.masking_utils import sdpa_mask
-from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention
+from transformers.models.deberta_v2.modeling_deberta_v2 import (
+    ContextPooler,
+    DisentangledSelfAttention,
+)
 from transformers.models.mpnet.modeling_mpnet import MPNetSelfAttention
 
 from sparsebert.checkpoint.architecture import RELATIVE_BIAS
@@ -82,6 +85,8 @@ def int8_arithmetic(model: nn.Module) -> Iterator[None]:
                 replace(module, _int8_mpnet_attention)
             elif isinstance(module, DisentangledSelfAttention):
                 replace(module, _int8_disentangled_attention)
+            elif isinstance(module, ContextPooler):
+                replace(module, _int8_context_pooler)
         if checked._supports_sdpa:  # otherwise its own attention was replaced above
             undo.callback(checked.set_attn_implementation, checked.config._attn_implementation)
             checked.set_attn_implementation(_ATTENTION)
@@ -131,6 +136,13 @@ def _round_rows(_embedding: nn.Module, _inputs: Any, rows: Tensor) -> Any:
 
 def _gelu(_activation: nn.Module, x: Tensor) -> Any:
     return QuickGelu.apply(x)  # type: ignore[no-untyped-call]
+
+
+def _int8_context_pooler(pooler: ContextPooler, hidden_states: Tensor) -> Any:
+    """`ContextPooler.forward`, whose activation is no module of the model."""
+    x = pooler.dense(pooler.dropout(hidden_states[:, 0]))
+    activation = ACT2FN[pooler.config.pooler_hidden_act]
+    return _gelu(activation, x) if isinstance(activation, GELUActivation) else activation(x)
 
 
 def _int8_attention(
