@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from sparsebert.pruning import prune
 from sparsebert.pruning.calibration import Linear, Statistics, prune_layers
 from sparsebert.pruning.calibration_set import CalibrationSet, read_calibration_set
 from sparsebert.pruning.encoder_arithmetic import activation, distance_buckets, distance_rows
+from sparsebert.tasks.division import Division
 from sparsebert.tasks.table import get_task
 from tiny_models import TinyBert
 from tiny_tasks import write_regression, write_rows
@@ -428,6 +430,28 @@ class TestRows:
         starts = apart.starts.tolist()
         found = [apart.ids[a : a + n].tolist() for a, n in zip(starts, apart.lengths, strict=True)]
         assert sorted(found) == ids
+
+    def test_rows_held_out_of_the_models_training_are_left_out(
+        self, tiny_bert: TinyBert, tmp_path: Path
+    ) -> None:
+        data = write_rows(
+            tmp_path / "tickets.jsonl",
+            [{"text": " ".join("ab"[row >> bit & 1] for bit in range(5))} for row in range(20)],
+        )
+        model = shutil.copytree(tiny_bert("encoder"), tmp_path / "model")
+        assert len(rows_of(model, data)[1]) == 20
+        Division.of(data, 20, 0.2, [3, 7, 11, 19]).write(model)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+        texts = [json.loads(line)["text"] for line in data.read_text().splitlines()]
+        seen = [text for row, text in enumerate(texts) if row not in (3, 7, 11, 19)]
+        expected = np.concatenate(tokenizer(seen)["input_ids"])
+        assert rows_of(model, data)[1].ids.tolist() == expected.tolist()
+        folder = tmp_path / "folder"  # with nothing else in it
+        folder.mkdir()
+        shutil.copy(data, folder / "other.jsonl")
+        assert len(rows_of(model, folder)[1]) == 16
+        write_rows(data, [{"text": text} for text in texts[:8]])  # another file of that name
+        assert len(rows_of(model, data)[1]) == 8
 
     def test_long_texts_are_cut(self, tiny_bert: TinyBert, tmp_path: Path) -> None:
         write_rows(tmp_path / "train.jsonl", [{"text": "a b c " * 100}])

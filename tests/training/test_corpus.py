@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from sparsebert.errors import DataError
+from sparsebert.tasks.division import Division
 from sparsebert.tasks.tokens import TokenRows, load_tokenizer
 from sparsebert.training.upstream.corpus import (
     Corpus,
@@ -36,6 +37,13 @@ def test_each_text_is_read_once_with_what_follows_it(tmp_path: Path) -> None:
     corpus = read_corpus([tmp_path / "lines.txt", tmp_path / "task"])
     assert corpus.texts == ["one", "two", "three", "four", "five", "six"]
     assert corpus.next_texts == ["two", "one", None, "five", "six", "two"]
+
+
+def test_rows_held_out_for_scoring_are_not_read(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "tickets.jsonl", [{"text": text} for text in ("a", "b", "c")])
+    division = Division.of(data, 3, 0.2, [1])
+    assert read_corpus([data], division=division).texts == ["a", "c"]
+    assert read_corpus([data]).texts == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("content", ["", "\n \n"])

@@ -20,6 +20,7 @@ from sparsebert.errors import CheckpointError, DataError
 from sparsebert.inference.texts import as_texts
 from sparsebert.inference.tokenizing import TextTokenizer, TruncationWarning, folder_tokenizer
 from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.division import read_division
 from sparsebert.tasks.examples import selection
 from sparsebert.tasks.table import Task
 from sparsebert.tasks.texts import Text, read_texts, single_texts
@@ -112,12 +113,14 @@ def read_calibration_set(
     ``columns`` names the columns of a table. A model with a head for pairs (sequence
     classification, question answering) reads a pair as one row; any other reads each distinct text
     by itself, as an embedding model does. Texts are truncated to the length that the model was
-    fine-tuned with, else to the task's, else to the model's own. Raises DataError and
-    CheckpointError.
+    fine-tuned with, else to the task's, else to the model's own. Rows that were held out of the
+    model's training for scoring are left out. Raises DataError and CheckpointError.
     """
     if count < 1:
         raise DataError(f"calibration needs at least one row, not {count}.")
-    texts: Sequence[Text] = read_texts(source, task, columns)
+    texts: Sequence[Text] = read_texts(
+        source, task, columns, division=read_division(checkpoint.path)
+    )
     if not checkpoint.config.head.reads_pairs:
         texts = list(dict.fromkeys(single_texts(texts)))
     chosen = selection(len(texts), count)

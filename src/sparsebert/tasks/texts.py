@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from sparsebert.tasks.words import joined, words_column
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from sparsebert.tasks.division import Division
     from sparsebert.tasks.examples import Examples
 
 Text = str | tuple[str, str]
@@ -39,6 +40,7 @@ def read_texts(
     options: DataOptions | None = None,
     *,
     first: tuple[str, ...] = (),
+    division: Division | None = None,
 ) -> list[Text]:
     """All texts of a file or folder, in order; rows with an empty text are left out.
 
@@ -47,7 +49,8 @@ def read_texts(
     that ``options`` name, or those of ``task``; else ``first``, if the table has these, or those of
     any known task. A list of words is one text. A folder stands for its train split, or for all
     ``.txt`` files in it; one in BEIR's layout for its documents and the queries of its train split.
-    Validation files are never read. Raises DataError if nothing can be read, no column holds texts,
+    Validation files are never read, nor are the rows of a file that ``division`` holds out of it.
+    Raises DataError if nothing can be read, no column holds texts,
     or all texts are empty.
     """
     if is_beir(Path(source)):
@@ -57,7 +60,11 @@ def read_texts(
         names = task.text_columns
     texts: list[Text] = []
     for path in _files(Path(source), task):
-        texts += _lines(path) if _is_text(path, task) else _rows(path, task, names, first)
+        if _is_text(path, task):
+            texts += _lines(path)
+        else:
+            held = division.indices() if division is not None and division.is_of(path) else ()
+            texts += _rows(path, task, names, first, held=frozenset(map(int, held)))
     if not texts:
         raise DataError(f"{source} contains no text.")
     return texts
@@ -104,14 +111,23 @@ def _lines(path: Path) -> list[Text]:
 
 
 def _rows(
-    path: Path, task: Task | None, names: tuple[str, ...] | None, first: tuple[str, ...]
+    path: Path,
+    task: Task | None,
+    names: tuple[str, ...] | None,
+    first: tuple[str, ...],
+    *,
+    held: Collection[int],
 ) -> list[Text]:
     raw = read_table(path, task)
     names = names or _text_columns(raw.table, raw.source, first)
     need_columns(raw.table, names, raw.source)
     columns = [_column(raw.table, name, raw.source) for name in names]
     rows = [tuple(text.strip() for text in row) for row in zip(*columns, strict=True)]
-    return [row[0] if len(row) == 1 else (row[0], row[1]) for row in rows if all(row)]
+    return [
+        row[0] if len(row) == 1 else (row[0], row[1])
+        for number, row in enumerate(rows)
+        if all(row) and number not in held
+    ]
 
 
 def _column(table: pa.Table, name: str, source: str) -> list[str]:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from sparsebert.errors import DataError
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.division import Division
 from sparsebert.tasks.examples import selection
 from sparsebert.tasks.texts import read_texts, single_texts
 from sparsebert.tasks.tokens import TokenRows, encoded_chunks, token_types
@@ -46,17 +47,22 @@ class Corpus:
         return len(self.texts)
 
 
-def read_corpus(sources: Sequence[str | Path], columns: DataOptions | None = None) -> Corpus:
+def read_corpus(
+    sources: Sequence[str | Path],
+    columns: DataOptions | None = None,
+    division: Division | None = None,
+) -> Corpus:
     """The texts of some files and folders (`sparsebert.tasks.texts`), each distinct text once.
 
-    ``columns`` names the columns of tables. Raises DataError if a source does not exist, cannot be
-    read or has no texts, or if there are no sources.
+    ``columns`` names the columns of tables; rows that ``division`` holds out are left out. Raises
+    DataError if a source does not exist, cannot be read or has no texts, or if there are no
+    sources.
     """
     if not sources:
         raise DataError("a corpus needs at least one file or folder.")
     following: dict[str, str | None] = {}
     for source in sources:
-        texts = single_texts(read_texts(source, options=columns))
+        texts = single_texts(read_texts(source, options=columns, division=division))
         for text, after in zip(texts, chain(texts[1:], (None,)), strict=True):
             following.setdefault(text, after)
     return Corpus(list(following), list(following.values()))

@@ -31,6 +31,7 @@ from sparsebert.pruning import prune
 from sparsebert.pruning.methods import CALIBRATION_ROWS, Needs, When, get_method
 from sparsebert.pruning.one_shot import check_parts
 from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.division import read_division
 from sparsebert.tasks.examples import selection
 from sparsebert.tasks.tokens import load_tokenizer
 from sparsebert.training.distributed import from_main, join, main_only
@@ -118,7 +119,7 @@ def prune_upstream(
         _check_options(dense, wanted)
         if teacher is not None:
             _check_student(open_checkpoint(model), dense)
-        texts = read_corpus(sources, columns)
+        texts = read_corpus(sources, columns, read_division(dense.path))
         tokenizer = load_tokenizer(dense.path)
         tokens = tokenize_corpus(
             texts,
