@@ -15,7 +15,7 @@ ROOT = Path(sparsebert.__file__).parent
 
 # Lowest first; a module imports only from lines above its own (and from its own package).
 LAYERS = (
-    {"_engine", "errors", "progress"},
+    {"_engine", "control_groups", "errors", "progress"},
     {"patterns", "extras", "options"},
     {"compressed"},
     {"quantized"},
@@ -62,7 +62,7 @@ HEAVY = {
 }
 # Everything a server needs, and everything `sparsebert VERB --help` imports.
 LIGHT = ("__init__", "errors", "progress", "patterns", "quantized", "engine", "machine")
-LIGHT += ("extras", "options")
+LIGHT += ("control_groups", "extras", "options")
 LIGHT += (
     "checkpoint",
     "packing",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from sparsebert.control_groups import control_groups, read_text
 from sparsebert.engine import available_instruction_sets, default_threads
 from sparsebert.machine import describe_machine
 
@@ -89,7 +90,7 @@ def available_memory(root: Path = Path("/")) -> AvailableMemory | None:
 
 def _machine(root: Path) -> AvailableMemory | None:
     fields = {}
-    for line in _read(root / "proc/meminfo").splitlines():
+    for line in read_text(root / "proc/meminfo").splitlines():
         name, _, value = line.partition(":")
         number = value.split()[:1]
         if number and number[0].isdecimal():
@@ -107,28 +108,19 @@ def _machine(root: Path) -> AvailableMemory | None:
 def _groups(root: Path) -> list[tuple[int, int]]:
     """Free bytes and limit of each control group that contains this process and has a limit."""
     found = []
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if controllers == "":
-            base, names = root / "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            base = root / "sys/fs/cgroup/memory"
+    for group in control_groups("memory", root):
+        names = ("memory.max", "memory.current", "inactive_file")
+        if group.version == 1:
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        else:
-            continue
-        # Inside a container, the path is often the host's, and only the root exists.
-        parts = [part for part in path.split("/") if part not in ("", "..")]
-        for depth in range(len(parts), -1, -1):
-            group = base.joinpath(*parts[:depth])
-            limit, used = (_number(group / name) for name in names[:2])
-            if limit is not None and used is not None and limit < _UNLIMITED:
-                found.append((limit - used + _statistic(group / "memory.stat", names[2]), limit))
+        limit, used = (_number(group.folder / name) for name in names[:2])
+        if limit is not None and used is not None and limit < _UNLIMITED:
+            cached = _statistic(group.folder / "memory.stat", names[2])
+            found.append((limit - used + cached, limit))
     return found
 
 
 def _statistic(path: Path, name: str) -> int:
-    for line in _read(path).splitlines():
+    for line in read_text(path).splitlines():
         key, _, value = line.partition(" ")
         if key == name and value.strip().isdecimal():
             return int(value)
@@ -136,12 +128,5 @@ def _statistic(path: Path, name: str) -> int:
 
 
 def _number(path: Path) -> int | None:
-    text = _read(path).strip()
+    text = read_text(path).strip()
     return int(text) if text.isdecimal() else None  # "max" if there is no limit
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""

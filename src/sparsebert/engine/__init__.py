@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 import sparsebert._engine as _engine
 from sparsebert.compressed import Compressed
+from sparsebert.control_groups import cpu_limit
 from sparsebert.errors import CheckpointError, EngineError, InputError
 from sparsebert.quantized import Quantized
 
@@ -119,11 +120,17 @@ def default_threads() -> int:
 
 
 def available_cores() -> int:
-    """CPUs that this process may use; in a container, perhaps fewer than the machine has."""
+    """CPUs that this process may use; in a container, perhaps fewer than the machine has.
+
+    A limit on CPU time counts in whole CPUs, rounded down: threads beyond it would all be stopped
+    together whenever the limit is reached.
+    """
     try:
-        return len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on Linux
         return os.cpu_count() or 1
+    limit = cpu_limit()
+    return cores if limit is None else max(1, min(cores, int(limit)))
 
 
 def checked_threads(threads: int | str, source: str = "threads") -> int:
