@@ -224,6 +224,21 @@ TABLE = struct.pack(f"<I{len(_UNITS)}I", 4 * len(_UNITS), *_UNITS) + b"q\0"
 PRECOMPILED = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(TABLE).decode()}
 PARTS = {
     "no special tokens": {"post_processor": None},
+    "other special tokens": {
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [
+                {"Sequence": {"id": "A", "type_id": 0}},
+                {"SpecialToken": {"id": "end", "type_id": 0}},
+            ],
+            "pair": [
+                {"Sequence": {"id": "A", "type_id": 1}},
+                {"SpecialToken": {"id": "end", "type_id": 0}},
+                {"Sequence": {"id": "B", "type_id": 0}},
+            ],
+            "special_tokens": {"end": {"id": "end", "ids": [3], "tokens": ["end"]}},
+        }
+    },
     "a normaliser": {"normalizer": {"type": "Lowercase"}},
     "a table of characters": {"normalizer": PRECOMPILED},
     "a table among others": {
@@ -315,6 +330,9 @@ class TestSettings:
             {"mask_token": "<mask>", "pad_token": "[PAD]"},
             {"cls_token": "a", "sep_token": "b", "bos_token": "b", "eos_token": "a"},
             {"model_specific_special_tokens": {"ferry_token": "ferry"}},
+            {"extra_special_tokens": {"first": "ferry"}, "additional_special_tokens": ["noon"]},
+            {"extra_special_tokens": ["ferry"], "additional_special_tokens": ["noon"]},
+            {"extra_special_tokens": {}, "additional_special_tokens": ["noon"]},
         ],
         ids=str,
     )
@@ -324,6 +342,15 @@ class TestSettings:
     ) -> None:
         folder = rewritten(tmp_path, tiny_bert(model_type=family), added_tokens=[])
         (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+        same_as_transformers(folder, self.texts)
+
+    @pytest.mark.parametrize("family", ["xlm-roberta", "camembert", "albert", "deberta-v2"])
+    @pytest.mark.parametrize("switch", ["add_prefix_space", "do_lower_case", "keep_accents"])
+    def test_null_is_false_to_classes_for_unigrams(
+        self, tmp_path: Path, tiny_bert: Any, family: str, switch: str
+    ) -> None:
+        folder = rewritten(tmp_path, tiny_bert(model_type=family))
+        (folder / "tokenizer_config.json").write_text(json.dumps({switch: None}))
         same_as_transformers(folder, self.texts)
 
     @pytest.mark.parametrize("family", ["bert", "electra", "modernbert"])

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from sentences import SENTENCES, long_text
 from sparsebert import load
+from sparsebert.checkpoint.families import FAMILIES
 from sparsebert.checkpoint.tokenizer import read_tokenizer
 from sparsebert.errors import CheckpointError, InputError
 from sparsebert.inference.texts import as_texts
@@ -406,6 +407,19 @@ class TestRefusedTexts:
 
 
 class TestDamagedFolders:
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_no_tokenizer_at_all(self, tmp_path, family):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
+        assert read_tokenizer(tmp_path) is None
+
+    def test_texts_out_of_order(self):
+        backend = Tokenizer(models.WordLevel({"[SEP]": 0, "a": 1}, "[SEP]"))
+        backend.post_processor = processors.TemplateProcessing(
+            single="$A [SEP]", pair="$B [SEP] $A", special_tokens=[("[SEP]", 0)]
+        )
+        with pytest.raises(CheckpointError, match="changes the order of two texts"):
+            TextTokenizer(backend, max_length=9)
+
     def test_none(self, tmp_path):
         assert read_tokenizer(tmp_path) is None
 

@@ -2,10 +2,10 @@
 
 It is built from ``tokenizer.json`` or, for classes that allow it, from ``vocab.txt`` (word pieces),
 ``vocab.json`` and ``merges.txt`` (byte pairs) or ``spm.model`` (unigrams). Classes that rebuild
-tokenizers take only the vocabulary, the added tokens, the truncation side and (unigrams, except
-DeBERTa's) SentencePiece's character map from a ``tokenizer.json``. The rest of its normaliser, its
-post-processor and its limit on word length are ignored; so are padding and truncation, which are
-left over from whoever saved it.
+tokenizers take only the vocabulary, the added tokens, the truncation side, (unigrams, except
+DeBERTa's) SentencePiece's character map and (ALBERT's) the post-processor from a
+``tokenizer.json``. The rest of its normaliser and its limit on word length are ignored; so are
+padding and truncation, which are left over from whoever saved it.
 """
 
 from __future__ import annotations
@@ -86,35 +86,38 @@ def build_tokenizer(folder: Path, given: Mapping[str, Any] | None = None) -> Sto
     ``given`` overrides keys of tokenizer_config.json.
     """
     settings = read_settings(folder, given)
-    special = special_tokens(settings)
+    kind, special = settings.kind, special_tokens(settings)
     source = folder / TOKENIZER_NAME
-    side = "right"
+    side, ends = "right", None
     stored: Mapping[int, AddedToken] = {}
-    if has_file(source) and not settings.kind.model:
+    if has_file(source) and not kind.model:
         tokenizer = open_file(source)
         side = (tokenizer.truncation or {}).get("direction", side)
         stored = tokenizer.get_added_tokens_decoder()
     elif has_file(source):
         document = _Document(source)
         tokenizer = _around(document.model(settings, special), settings)
-        if settings.kind.model == "Unigram" and settings.kind is not DEBERTA_V2:
+        if kind.model == "Unigram" and kind is not DEBERTA_V2:
             tokenizer.normalizer = _unigram_normalizer(settings, document.character_map())
+        if kind is ALBERT:
+            ends = open_file(source).post_processor
         side = document.truncation_side
         stored = document.added_tokens()
-    elif settings.kind is DEBERTA_V2 and has_file(folder / settings.kind.files[0]):
-        source = folder / settings.kind.files[0]
-        found = read_sentencepieces(source)
-        unknown = _unknown_unigram(found.pieces, special["unk_token"], found.unknown)
-        tokenizer = _around(models.Unigram(list(found.pieces), unk_id=unknown), settings)
-        stored = _added_pieces(found)
-    elif settings.kind.model and has_file(folder / settings.kind.files[0]):
-        source = folder / settings.kind.files[0]
-        tokenizer = _around(_from_files(settings, special), settings)
+    elif kind.files and has_file(folder / kind.files[0]):
+        source = folder / kind.files[0]
+        if kind is DEBERTA_V2:
+            found = read_sentencepieces(source)
+            unknown = _unknown_unigram(found.pieces, special["unk_token"], found.unknown)
+            model: models.Model = models.Unigram(list(found.pieces), unk_id=unknown)
+            stored = _added_pieces(found)
+        else:
+            model = _from_files(settings, special)
+        tokenizer = _around(model, settings)
     else:
         return None
     add_recorded_tokens(tokenizer, settings, stored)
-    if settings.kind.model:
-        tokenizer.post_processor = _ends(tokenizer, settings, special, source)
+    if kind.model:
+        tokenizer.post_processor = ends or _ends(tokenizer, settings, special, source)
     add_named_tokens(tokenizer, settings)
     return StoredTokenizer(
         tokenizer,

@@ -160,10 +160,13 @@ class TokenizerSettings:
     older: Mapping[str, Any]
 
     def switch(self, name: str, default: bool | None) -> Any:
-        """True or false; null is a valid value only for ``strip_accents``."""
+        """True or false; null is a value of its own for ``strip_accents`` only.
+
+        Elsewhere, the classes for unigrams take null as false, and those for others refuse it.
+        """
         value = self._value(name, default)
         if value is None and name != "strip_accents":
-            return default
+            return False if self.kind.model == "Unigram" else default
         if value is not None and not isinstance(value, bool):
             raise CheckpointError(
                 f"{TOKENIZER_CONFIG_NAME}: {name} must be true or false, not {value!r}."
@@ -393,16 +396,18 @@ def _named(
 def _extra(settings: TokenizerSettings, *, old: bool = True) -> Iterator[AddedToken]:
     """The special tokens without a role.
 
-    With ``old``, those that the old file lists under their old name, or else the class's own, if
-    tokenizer_config.json has none.
+    tokenizer_config.json may list them under their new name or the old one. It may also have both
+    if the new one names each token. With ``old``, those that the old file lists under their old
+    name, or else the class's own, if tokenizer_config.json has none.
     """
     config, older = settings.config, settings.older
-    key = _EXTRA if config.get(_EXTRA) else _OLD_EXTRA
+    named = config.get(_EXTRA) if isinstance(config.get(_EXTRA), dict) else None
+    key = _EXTRA if config.get(_EXTRA) and named is None else _OLD_EXTRA
     silent = old and _EXTRA not in config and _OLD_EXTRA not in config
     listed = (older if silent else config).get(key)
     if listed is None and old:
         listed = list(settings.kind.extra)
-    for name, tokens in ((key, listed), (_EXTRA, older.get(_EXTRA))):
+    for name, tokens in ((_EXTRA, named), (key, listed), (_EXTRA, older.get(_EXTRA))):
         if not isinstance(tokens, dict | list | None):
             raise CheckpointError(f"the tokenizer's '{name}' must list tokens.")
         for token in tokens.values() if isinstance(tokens, dict) else tokens or []:

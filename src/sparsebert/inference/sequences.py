@@ -55,7 +55,10 @@ class SpecialTokens:
 
     @classmethod
     def of(cls, backend: Tokenizer, texts: int) -> SpecialTokens:
-        """Derived from how the tokenizer's post-processor encodes a sample."""
+        """Derived from how the tokenizer's post-processor encodes a sample.
+
+        Raises CheckpointError for one that changes the order of two texts.
+        """
         sample = backend.encode("a") if texts == 1 else backend.encode("a", "a")
         parts = sample.sequence_ids
         edges = [0]
@@ -63,11 +66,18 @@ class SpecialTokens:
             edges += [parts.index(text), len(parts) - parts[::-1].index(text)]
         edges.append(len(parts))
         gaps = list(pairwise(edges))[::2]
-        return cls(
+        found = cls(
             [sample.ids[start:stop] for start, stop in gaps],
             [sample.type_ids[start:stop] for start, stop in gaps],
             [sample.type_ids[parts.index(text)] for text in range(texts)],
         )
+        made = found.around([backend.encode("a", add_special_tokens=False).ids] * texts)
+        if made.ids.tolist() != sample.ids or made.type_ids.tolist() != sample.type_ids:
+            raise CheckpointError(
+                "the post-processor in tokenizer.json changes the order of two texts, which "
+                "sparsebert does not support."
+            )
+        return found
 
     def untyped(self) -> SpecialTokens:
         """The same with all types 0."""
