@@ -111,9 +111,11 @@ EXPANDED = {"strategy": "fixed", "length": 24}
         ("bert", {"query_expansion": EXPANDED, "document_length": 12}),
         ("distilbert", {"query_expansion": {**EXPANDED, "attend": True}, "query_length": 40}),
         ("roberta", {"query_expansion": {"strategy": "min", "length": 16}, "query_length": 20}),
+        ("roberta", {"query_expansion": {"strategy": "min", "length": 16}, "max_seq_length": 9}),
         ("modernbert", {"query_expansion": {**EXPANDED, "length": 16}, "query_length": 18}),
         ("bert", {"query_expansion": {**EXPANDED, "token": "[UNK]"}}),
         ("bert", {"query_length": 9, "mask": {"skiplist_words": ["a"], "skiplist_tasks": "query"}}),
+        ("bert", {"mask": {"skiplist_words": ["the", "."], "skiplist_tasks": []}}),
         ("bert", {"mask": {"keep_only_token_ids": list(range(5, 60))}}),
     ],
     ids=str,
@@ -241,6 +243,10 @@ def test_refusals(tiny_bert, tmp_path: Path) -> None:
     model = load(tmp_path / "st")  # whose encoder can be pruned all the same
     with pytest.raises(CheckpointError, match="asks for a 'Other' module"):
         model.embed_tokens("a")
+    del listed[2]
+    (tmp_path / "st" / "modules.json").write_text(json.dumps(listed))
+    with pytest.raises(CheckpointError, match="lists no MultiVectorMask module"):
+        load(tmp_path / "st").embed_tokens("a", task="query")
 
 
 def test_no_training_makes_it_another_model(tiny_bert, tmp_path: Path) -> None:

@@ -179,19 +179,27 @@ def _with_modules(folder: Path, modules: list[Module]) -> MultiVector:
     if pylate:  # what PyLate's own code does after the modules
         layers.append(VectorLayer("normalize", folder))
         mask = {"skiplist_words": settings.get("skiplist_words", list(string.punctuation))}
-    mask = mask or {}
     own_file, own = transformer_settings(folder)
     given = {**_pylate_lengths(settings), **own}
     lengths: dict[Task, int] = {}
     for task in _TASKS:
         if given.get(f"{task}_length") is not None:
             lengths[task] = _length(given[f"{task}_length"], f"{task}_length", own_file)
+    expansion = _expansion(given.get("query_expansion"), own_file)
+    if mask is None and expansion is not None and not expansion.attend:
+        raise UnsupportedModuleError(
+            f"{own_file}: query_expansion adds tokens that nothing attends to, and "
+            f"{MODULES_NAME} lists no {_MASK} module, without which they have no vectors: "
+            "remove it, or set attend."
+        )
+    mask = mask or {}
     prompts, markers = _prompts(folder, settings, where)
-    skipped_in = mask.get("skiplist_tasks") or ["document"]
+    skipped_in = mask.get("skiplist_tasks")
+    skipped_in = ["document"] if skipped_in is None else skipped_in
     return MultiVector(
         tuple(layers),
         lengths,
-        _expansion(given.get("query_expansion"), own_file),
+        expansion,
         _words(mask.get("skiplist_words") or [], where),
         _words([skipped_in] if isinstance(skipped_in, str) else skipped_in, where),
         _ids(mask.get("keep_only_token_ids") or [], where),

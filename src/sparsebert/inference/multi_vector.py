@@ -66,8 +66,10 @@ class TokenVectors:
         """Maximum tokens of a text: the folder's own limit for the task, else ``longest``."""
         expansion = self.of.expansion if task == "query" else None
         own = self.of.lengths.get(task)
-        if expansion is not None:
-            own = expansion.length if expansion.fixed else max(own or longest, expansion.length)
+        if expansion is not None and expansion.fixed:
+            own = expansion.length
+        elif expansion is not None and own is not None:
+            own = max(own, expansion.length)
         return min(own or longest, positions)
 
     def expanded(self, tokens: Sequence[Tokens], task: Task, positions: int) -> list[Tokens]:
