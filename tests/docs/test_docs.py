@@ -93,6 +93,21 @@ def test_the_whole_public_face_is_on_its_page(site: Path) -> None:
     assert "sparsebert.Model.embed" in page.anchors
 
 
+def test_what_the_pages_import_is_in_the_reference(site: Path) -> None:
+    """It is the public API: the rest may change from one release to the next."""
+    anchors: set[str] = set()
+    for page in (site / "reference").glob("*.html"):
+        anchors |= _Page(page).anchors
+    imported: set[str] = set()
+    for page in (CHECKOUT / "docs").rglob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        for module, names in re.findall(r"^from (sparsebert[\w.]*) import (.+)$", text, re.M):
+            imported |= {f"{module}.{name}" for name in names.split(", ")}
+        imported |= set(re.findall(r"`(sparsebert(?:\.[a-z]\w*)+)\(", text))
+    assert "sparsebert.checkpoint.read_masks" in imported
+    assert imported <= anchors
+
+
 OTHER_PAGES = {
     "server": "serving: create_app load_models ServedModel ServingOptions server.listen server.run",
     "scale": "scale: FilesResult classify_files embed_files ray_executor",

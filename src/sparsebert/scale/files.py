@@ -75,14 +75,18 @@ class FilesResult:
         }
 
     def __str__(self) -> str:
-        told = f"{self.out}: {self.rows:,} rows in {self.files:,} files"
+        files = "1 file" if self.files == 1 else f"{self.files:,} files"
+        told = f"{self.out}: {self.rows:,} rows in {files}"
         if self.rows_done < self.rows:
             told += f", {self.rows - self.rows_done:,} of them done earlier"
         told += f"; {self.rows_done:,} rows in {self.seconds:.1f} s ({self.rows_per_second:.1f}/s)."
         if self.truncated:
             told += f"\nnote: {self.truncated:,} texts were truncated to the model's length limit."
         if self.failed:
-            told += f"\nnote: {self.failed:,} rows have no result: see column {self.error_column}."
+            told += (
+                f"\nnote: {self.failed:,} of {self.rows:,} rows have no result: see column "
+                f"{self.error_column}."
+            )
         return told
 
 
