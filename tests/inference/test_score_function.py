@@ -125,8 +125,7 @@ def test_a_default_prompt_stands_before_each_text(tiny_bert, tmp_path):
     rows = [{"sentence1": a, "sentence2": b, "score": len(b) / 90} for a, b in PAIRS]
     write_rows(tmp_path / "rows" / "validation.jsonl", rows)
     scored = evaluate(folder, task="custom", data=tmp_path / "rows")
-    scores = theirs.predict(PAIRS, activation_fn=torch.nn.Identity())
-    wanted = np.corrcoef(scores, [len(b) for _, b in PAIRS])
+    wanted = np.corrcoef(theirs.predict(PAIRS), [len(b) for _, b in PAIRS])
     assert scored.scores["validation"]["pearson"] == pytest.approx(100 * wanted[0, 1], abs=0.01)
     write_rows(tmp_path / "rows" / "train.jsonl", rows)
     with pytest.raises(TrainingError, match="is a CrossEncoder that puts 'ask: ' before each"):
@@ -135,6 +134,29 @@ def test_a_default_prompt_stands_before_each_text(tiny_bert, tmp_path):
         halve(folder, tmp_path / "out", data=tmp_path / "rows")
     not_one = folder_that_says(source, tmp_path / "other", {}, {**settings, "model_type": "x"})
     assert load(not_one).score_prompt == ""
+
+
+@pytest.mark.parametrize("named", [SIGMOID, IDENTITY])
+def test_a_cross_encoder_is_evaluated_as_by_its_own_evaluator(tiny_bert, tmp_path, named):
+    from safetensors.numpy import load_file, save_file
+    from sentence_transformers.cross_encoder.evaluation import CrossEncoderCorrelationEvaluator
+
+    source = tiny_bert("sequence-classification", num_labels=1)
+    folder = folder_that_says(source, tmp_path / "model", {}, {"activation_fn": named})
+    tensors = load_file(folder / "model.safetensors")
+    tensors["classifier.weight"] *= 10  # logits where the sigmoid is far from a straight line
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    numbers = [len(text) / 90 for _, text in PAIRS]
+    evaluator = CrossEncoderCorrelationEvaluator(PAIRS, numbers, write_csv=False)
+    theirs = evaluator(sentence_transformers.CrossEncoder(str(folder), device="cpu"))
+    rows = [
+        {"sentence1": a, "sentence2": b, "score": n}
+        for (a, b), n in zip(PAIRS, numbers, strict=True)
+    ]
+    write_rows(tmp_path / "validation.jsonl", rows)
+    found = evaluate(folder, task="custom", data=tmp_path / "validation.jsonl")
+    wanted = {name: pytest.approx(100 * theirs[name], abs=0.01) for name in theirs}
+    assert found.scores["validation"] == wanted
 
 
 def test_an_encoder_has_no_scores(tiny_bert):

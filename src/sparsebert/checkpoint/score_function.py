@@ -62,6 +62,16 @@ def read_relevance_function(folder: Path, config: EncoderConfig) -> ScoreFunctio
     return _named_activation(folder, config.raw) or usual
 
 
+def read_number_function(folder: Path, config: EncoderConfig) -> ScoreFunction:
+    """The function whose values a model with one label was trained to predict, if it is a number.
+
+    That of `read_score_function` if the folder names an activation, as a CrossEncoder that was
+    trained on scores does, else none: then only its use would tell a regression from a reranker.
+    """
+    named = _named_activation(folder, config.raw)
+    return "none" if named is None else read_score_function(folder, config)
+
+
 def read_score_prompt(folder: Path) -> str:
     """The text that CrossEncoder puts before each text or pair: its default prompt."""
     return read_prompts(folder, reranker=True).default

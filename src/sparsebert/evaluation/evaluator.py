@@ -21,6 +21,7 @@ from sparsebert.checkpoint.embedding_kinds import (
     kind_without_dense,
 )
 from sparsebert.checkpoint.model_settings import read_similarity
+from sparsebert.checkpoint.score_function import read_number_function
 from sparsebert.checkpoint.tokenizer import check_ids
 from sparsebert.errors import CheckpointError, DataError, EngineError
 from sparsebert.evaluation.embedding_scores import (
@@ -218,8 +219,9 @@ def _with_head(
     tokenizer = load_tokenizer(options.folder)
     check_positions(options.max_length, config, options.model)
     length = options.max_length or example_length(task, config, limit)
+    function = read_number_function(options.folder, config)
     prepared = [
-        PreparedSplit.make(examples, tokenizer, length, report, metric=metric)
+        PreparedSplit.make(examples, tokenizer, length, report, metric=metric, function=function)
         for examples in scored_examples(options.folder, task, data, split, options.max_rows)
     ]
     for each in prepared:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from sparsebert.checkpoint import ScoreFunction
 from sparsebert.errors import DataError
 from sparsebert.evaluation.entities import entity_scores
 from sparsebert.evaluation.label_sets import given_labels, label_set_scores
@@ -25,7 +26,7 @@ from sparsebert.evaluation.squad import answer_scores
 from sparsebert.evaluation.unanswerable import said_texts, unanswerable_scores
 from sparsebert.evaluation.user_metric import UserMetric
 from sparsebert.inference.answering import best_spans, merge_spans, null_score
-from sparsebert.inference.labelling import sigmoid
+from sparsebert.inference.labelling import apply_function, sigmoid
 from sparsebert.progress import Progress, silent
 from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.labels import OUTSIDE
@@ -66,13 +67,15 @@ class PreparedSplit:
     """Examples with their tokens, and optionally a user's own metric.
 
     ``located`` maps tokens back to the text: the windows of SQuAD's contexts, or the words of named
-    entity recognition; it is None for whole texts.
+    entity recognition; it is None for whole texts. ``function`` turns a regression's logits into
+    the numbers that it predicts.
     """
 
     examples: Examples
     rows: TokenRows
     located: Located = None
     metric: UserMetric | None = None
+    function: ScoreFunction = "none"
 
     @classmethod
     def make(
@@ -83,6 +86,7 @@ class PreparedSplit:
         progress: Progress | None = None,
         *,
         metric: UserMetric | None = None,
+        function: ScoreFunction = "none",
     ) -> PreparedSplit:
         """Tokenise ``examples``, truncated to ``max_length`` tokens (SQuAD: in windows of that)."""
         located: Windows | WordTokens
@@ -92,7 +96,7 @@ class PreparedSplit:
             located = tokenize_words(tokenizer, examples, max_length, progress)
         else:
             rows = tokenize(tokenizer, examples, max_length, progress)
-            return cls(examples, rows, metric=metric)
+            return cls(examples, rows, metric=metric, function=function)
         return cls(examples, located.rows, located, metric)
 
     def score(
@@ -116,6 +120,8 @@ class PreparedSplit:
         if order is not None:
             per_row = isinstance(logits, np.ndarray)
             logits = logits[:, order] if per_row else [row[:, order] for row in logits]
+        if self.examples.task.kind is Kind.REGRESSION:
+            logits = apply_function(logits, self.function)
         return _JUDGES[self.examples.task.kind](self.examples, self.located, logits)
 
     def scores_of(self, logits: Any, order: Order = None) -> Scores:

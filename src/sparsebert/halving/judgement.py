@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.checkpoint import Head, resolve_model
+from sparsebert.checkpoint.score_function import read_number_function
 from sparsebert.evaluation.evaluator import match_labels, task_of_model
 from sparsebert.evaluation.predictors import EnginePredictor
 from sparsebert.evaluation.results import main_score
@@ -182,8 +183,9 @@ def _score(
     order, _ = match_labels(task, model.config, str(folder))
     tokenizer = load_tokenizer(model.path)
     length = example_length(task, model.config, model.max_length)
+    function = read_number_function(model.path, model.config)
     splits = [
-        PreparedSplit.make(examples, tokenizer, length, progress)
+        PreparedSplit.make(examples, tokenizer, length, progress, function=function)
         for examples in scored_examples(model.path, task, data, None)
     ]
     predictor = EnginePredictor(model, 32)
