@@ -102,9 +102,9 @@ _BYTES = {"fp32": 4, "bf16": 2}
 TRAINING_MEMORY = Problem(
     "training-memory",
     Severity.WARNING,
-    "run `finetune` with a smaller --batch-size and --gradient-accumulation, a smaller "
-    "--max-length, or --dropout 0. (It halves the batch by itself when memory runs out, at the "
-    "cost of a failed attempt.)",
+    "run `finetune` with a smaller --batch-size (and more --gradient-accumulation, to train on as "
+    "many rows in each step), a smaller --max-length, or --dropout 0. (It halves the batch by "
+    "itself when memory runs out, at the cost of a failed attempt.)",
 )
 NO_ROW_FITS = Problem(
     "training-memory-one-row",
