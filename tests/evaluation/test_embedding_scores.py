@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,15 @@ pytest.importorskip("pyarrow")
 
 from sentence_folders import with_modules
 from sparsebert import load
+from sparsebert.checkpoint import Prompts
 from sparsebert.errors import CheckpointError, DataError
 from sparsebert.evaluation import evaluate
+from sparsebert.evaluation.embedding_scores import find_documents
 from sparsebert.evaluation.retrieval import products, query_scores, retrieval_scores, search
 from sparsebert.evaluation.torch_embedding import pool, pooled_tokens
 from sparsebert.inference.pooling import POOLING_MODES, pool_tokens
+from sparsebert.tasks import Examples, Kind
+from sparsebert.tasks.own import UNREAD
 from tiny_models import TinyBert
 from tiny_tasks import write_regression, write_retrieval, write_rows
 
@@ -154,6 +161,25 @@ class TestRetrieval:
         assert evaluate(tiny_bert("encoder"), **options).rows == {"validation": 8}
         assert len(seen) == 4
         assert all(sorted(each) in map(sorted, wanted.values()) for each in seen)
+
+    def test_the_memory_that_a_corpus_takes(self) -> None:
+        """One matrix of float64, however many documents there are."""
+        vectors = np.random.default_rng(0).normal(size=(20_001, 256)).astype(np.float32)
+
+        def embed(texts: Sequence[str], *, prompt: str | None = None) -> Any:
+            return vectors[[int(text) for text in texts]]
+
+        documents = tuple(map(str, range(1, len(vectors))))
+        task = replace(UNREAD, kind=Kind.RETRIEVAL, metrics=("recall@1",))
+        labels = np.ones(1, np.float32)
+        examples = Examples(task, "test", "", ["0"], ["7"], labels, ["0"], corpus=documents)
+        tracemalloc.start()
+        found = find_documents(examples, embed, Prompts(), similarity="dot")
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert most < 1.5 * 8 * vectors.size
+        nearest = np.argsort(-(vectors[1:] @ vectors[0]))[:3] + 1
+        assert found.in_words()[1][0][:3] == [str(each) for each in nearest]
 
     def test_a_query_does_not_find_itself(self, tiny_bert: TinyBert, tmp_path: Path) -> None:
         """In data such as Quora's and ArguAna's the queries are documents too, by their ids."""

@@ -194,15 +194,13 @@ def _embedded(
     """Embeddings in the order of ``texts``, scaled to length 1 if ``unit``."""
     # Longest first, so that batches have texts of similar length.
     order = sorted(range(len(texts)), key=lambda row: (-len(texts[row]), texts[row]))
-    parts = []
+    vectors = np.zeros((0, 0))
     for start in range(0, len(order), _CHUNK):
         progress(label, start, len(order))
-        chunk = [texts[row] for row in order[start : start + _CHUNK]]
-        parts.append(embed(chunk, prompt=prompt))
+        rows = order[start : start + _CHUNK]
+        made = embed([texts[row] for row in rows], prompt=prompt).astype(np.float64)
+        if not start:  # once, as those of a large corpus fill much of the memory
+            vectors = np.empty((len(texts), made.shape[1]))
+        vectors[rows] = units(made) if unit else made
     progress(label, len(order), len(order))
-    found = np.concatenate(parts).astype(np.float64)
-    if unit:
-        found = units(found)
-    vectors = np.empty_like(found)
-    vectors[order] = found
     return vectors
