@@ -51,7 +51,11 @@ def test_json_is_one_object_on_standard_output(tmp_path: Path) -> None:
 def test_prune_says_what_was_sparse_already(tmp_path: Path) -> None:
     invoke("prune", write_bert(tmp_path / "m"), tmp_path / "sparse")
     result = invoke("prune", tmp_path / "sparse", tmp_path / "again")
-    assert "0 layers pruned to 1:2" in result.stdout
+    assert (
+        "0 layers pruned to 1:2, 640 of the 1,280 weights of all sparse layers are zero"
+        in result.stdout
+    )
+    assert "by magnitude" not in result.stdout
     assert "12 layers were already 1:2 and keep their masks" in result.stdout
 
 

@@ -177,6 +177,18 @@ class TestAlreadySparse:
         lineage = json.loads((tmp_path / "two" / "config.json").read_text())["sparsity"]["lineage"]
         assert [step["from"] for step in lineage] == ["dense", "one"]
 
+    def test_the_method_stays_that_of_the_layers(self, tmp_path: Path) -> None:
+        """Pruning that prunes nothing, as to write a record, says nothing about how they were."""
+        prune(write_bert(tmp_path / "dense"), tmp_path / "one")
+        path = tmp_path / "one" / "config.json"
+        config = json.loads(path.read_text())
+        for known in ("second-order", None):
+            config["sparsity"]["method"] = known
+            path.write_text(json.dumps(config))
+            prune(tmp_path / "one", tmp_path / "two", force=True)
+            record = json.loads((tmp_path / "two" / "config.json").read_text())["sparsity"]
+            assert record["method"] == known
+
     def test_a_stored_mask_is_believed_over_the_zeros(self, tmp_path: Path) -> None:
         prune(write_bert(tmp_path / "dense"), tmp_path / "one")
         path = tmp_path / "one" / "model.safetensors"

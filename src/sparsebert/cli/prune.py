@@ -141,19 +141,19 @@ def prune(
         )
     with progress_bar() as progress:
         result = run(model, out, pattern=target.ratio, progress=progress, **pruning)
-    text = (
-        f"{out}: {len(result.pruned)} layers pruned to {target}, "
-        f"{result.zeros:,} of their {result.weights:,} weights are zero "
-        f"({result.seconds:.1f} s)."
-    )
     kept = result.already_sparse
+    text = (
+        f"{out}: {len(result.pruned)} layers pruned to {target}, {result.zeros:,} of "
+        f"{'the' if kept else 'their'} {result.weights:,} weights"
+        f"{' of all sparse layers' if kept else ''} are zero ({result.seconds:.1f} s)."
+    )
     if kept:
         text += (
             f"\n{len(kept)} layers were already {target} and keep their masks: "
             f"{', '.join(kept[:3])}{' ...' if len(kept) > 3 else ''}"
         )
     text += "".join(f"\nnote: {note}" for note in result.notes)
-    if method == "magnitude":
+    if method == "magnitude" and result.pruned:
         text += (
             "\nnote: pruned by magnitude, the quickest method and the one that costs most accuracy:"
             " --calibration TEXTS prunes by second order, and `sparsebert halve` distils as well."

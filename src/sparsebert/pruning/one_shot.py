@@ -146,7 +146,7 @@ def prune(
             checkpoint.source,
             arguments,
             pattern=wanted,
-            method=method,
+            method=method if run.pruned else None,  # nothing new: the recorded one stays
             layers=[
                 layer.name for layer in checkpoint.linear_layers(PARTS) if layer.name in run.masks
             ],
