@@ -463,6 +463,19 @@ def test_it_can_be_pickled_for_another_process(made: Make) -> None:
     assert again.engine.threads == 1
 
 
+@pytest.mark.parametrize(
+    "asked", [{"push_to_hub": True}, {"state_dict": {}}, {"variant": "fp16"}], ids=str
+)
+def test_what_saving_does_not_do(made: Make, tmp_path: Path, asked: dict[str, Any]) -> None:
+    answer = pipeline("text-classification", made("sequence-classification").packed)
+    with pytest.raises(InputError, match="saved as they are, into a folder: .* not support"):
+        answer.save_pretrained(tmp_path / "saved", **asked)
+    answer.model.save_pretrained(tmp_path / "other", is_main_process=False)
+    assert not (tmp_path / "other").exists()
+    answer.model.save_pretrained(tmp_path / "other", max_shard_size="1GB")
+    assert (tmp_path / "other" / "packed.safetensors").is_file()
+
+
 def test_a_pipeline_saves_a_folder_that_loads_again(made: Make, tmp_path: Path) -> None:
     answer = pipeline("question-answering", made("question-answering").packed)
     answer.save_pretrained(tmp_path / "saved")

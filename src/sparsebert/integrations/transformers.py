@@ -190,9 +190,33 @@ class SparsebertModel(PreTrainedModel):  # type: ignore[misc]
         output = _OUTPUTS[self._head](torch.from_numpy(found))
         return output.to_tuple() if return_dict is False else output
 
-    def save_pretrained(self, save_directory: str | Path, **_: object) -> None:
-        """Copy config and weights as they are, packed or not, into a new or existing folder."""
-        publishing.copy_weights(self.engine.path, Path(save_directory))
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        is_main_process: bool = True,
+        state_dict: None = None,
+        push_to_hub: bool = False,
+        variant: None = None,
+        **_: object,
+    ) -> None:
+        """Copy config and weights as they are, packed or not, into a new or existing folder.
+
+        Only in the main process. Raises InputError for other weights (``state_dict``), another name
+        (``variant``) or ``push_to_hub``; how transformers divides its files does not matter here.
+        """
+        asked = {
+            "state_dict": state_dict is not None,
+            "variant": variant is not None,
+            "push_to_hub": push_to_hub,
+        }
+        for name, wanted in asked.items():
+            if wanted:
+                raise InputError(
+                    "weights are saved as they are, into a folder: save_pretrained does not "
+                    f"support {name}."
+                )
+        if is_main_process:
+            publishing.copy_weights(self.engine.path, Path(save_directory))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _load_again, (str(self.engine.path), self._task, self.engine.threads)
