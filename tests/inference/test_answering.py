@@ -173,3 +173,8 @@ class TestRefusals:
     def test_counts(self, model, option, value):
         with pytest.raises(InputError, match=f"{option} must be an integer of at least 1"):
             model.answer(QUESTION, SENTENCES[0], **{option: value})
+
+    @pytest.mark.parametrize("value", [float("nan"), float("-inf"), "5"])
+    def test_thresholds(self, model, value):
+        with pytest.raises(InputError, match="null_threshold must be a number, or infinity"):
+            model.answer(QUESTION, SENTENCES[0], null_threshold=value)

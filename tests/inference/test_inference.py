@@ -243,6 +243,18 @@ class TestTagAndFill:
             assert all(text[each["start"] : each["end"]] == each["text"] for each in found)
         assert len(model.tag(SENTENCES[:3])) == 3
 
+    def test_fill_takes_a_list(self, tiny_bert):
+        model = load(tiny_bert("masked-lm"))
+        texts = ["the [MASK] leaves", "[MASK]", f"{SENTENCES[2]} [MASK] and the bridge"]
+        found = model.fill(texts, top_k=3, batch_size=2)
+        assert [[each["token"] for each in one] for one in found] == [
+            [each["token"] for each in model.fill(text, top_k=3)] for text in texts
+        ]
+        assert model.fill(texts[:1], top_k=3) == [model.fill(texts[0], top_k=3)]
+        assert model.fill([]) == []
+        with pytest.raises(InputError, match=r"texts\[1\] must have exactly one \[MASK\], not 0"):
+            model.fill(["[MASK]", "none"])
+
     @pytest.mark.parametrize(("text", "masks"), [("no mask", 0), ("[MASK] and [MASK]", 2)])
     def test_fill_needs_one_mask(self, tiny_bert, text, masks):
         with pytest.raises(InputError, match=rf"exactly one \[MASK\], not {masks}"):

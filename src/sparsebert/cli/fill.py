@@ -7,7 +7,7 @@ echo "Paris is the [MASK] of France." | sparsebert fill packed/
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -32,9 +32,7 @@ def fill(
     top_k: Annotated[
         int, typer.Option("--top-k", min=1, help="Number of tokens to give, best first.")
     ] = 5,
-    inference: Annotated[
-        Given, Group(InferenceOptions, ("max_length", "strict", "threads", "compute"))
-    ] = NOTHING,
+    inference: Annotated[Given, Group(InferenceOptions)] = NOTHING,
     json: JsonLinesOption = False,
 ) -> None:
     """Fill in the mask token in each line of text.
@@ -47,18 +45,10 @@ def fill(
 
     loaded = load(model, **chosen(inference, "threads", "max_length", "compute"))
     loaded.require("fill")
-    options: dict[str, Any] = {"top_k": top_k, **chosen(inference, "strict")}
-
-    def one(text: str) -> Any:
-        return loaded.fill(text, **options)
-
-    def work(texts: Any) -> Any:
-        return [one(text) for text in texts] if isinstance(texts, list) else one(texts)
-
     run_lines(
         input,
         partial(text_parser, format, pairs=False),
-        work,
+        partial(loaded.fill, top_k=top_k, **chosen(inference, "batch_size", "strict")),
         "filling lines",
         partial(write_json_lines, to_json=lambda found: as_json({"tokens": found})),
     ).finish()

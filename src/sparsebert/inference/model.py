@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from sparsebert.checkpoint import Head
 from sparsebert.checkpoint.sparsity import null_threshold as trained_threshold
 from sparsebert.errors import InputError
 from sparsebert.inference.answering import as_questions, best_answers, window_length
-from sparsebert.inference.batching import Floats
+from sparsebert.inference.batching import EngineCall, Floats, results
 from sparsebert.inference.embedding_model import EmbeddingModel
 from sparsebert.inference.entities import Aggregation, check_aggregation, joined_entities
 from sparsebert.inference.labelling import (
@@ -103,6 +104,11 @@ class Model(EmbeddingModel):
             null_threshold = trained_threshold(self.config.sparsity)
         elif null_threshold == float("inf"):
             null_threshold = None
+        elif not isinstance(null_threshold, (int, float)) or not math.isfinite(null_threshold):
+            raise InputError(
+                f"null_threshold must be a number, or infinity for no empty answer, not "
+                f"{null_threshold!r}."
+            )
         for name, count in (
             ("top_k", top_k),
             ("doc_stride", doc_stride),
@@ -218,23 +224,35 @@ class Model(EmbeddingModel):
         logits = self._text_logits(tokens, batch_size)
         return np.asarray(apply_function(logits, self.relevance_function)[:, 0])
 
-    def fill(self, text: str, *, top_k: int = 5, strict: bool = False) -> list[FilledMask]:
-        """The likeliest tokens for a mask token, best first: ``[{"token", "score"}, ...]``.
+    def fill(
+        self,
+        texts: Text | Iterable[Text],
+        *,
+        top_k: int = 5,
+        batch_size: int = 32,
+        strict: bool = False,
+    ) -> list[Any]:
+        """The likeliest tokens for a text's mask token, best first: ``[{"token", "score"}, ...]``.
 
         ``token`` is the token's text; for byte pairs, it begins with the space before a word. Needs
-        a masked-LM model. Raises InputError unless ``text`` has exactly one mask token.
+        a masked-LM model. Raises InputError for a text without exactly one mask token.
         """
         self.require("fill")
         check_count("top_k", top_k)
-        tokenizer = self.tokenizer
-        tokens = tokenizer.encode(as_texts(text), strict=strict)
-        positions = np.flatnonzero(tokens[0].ids == tokenizer.mask_id)
-        if len(positions) != 1:
-            raise InputError(
-                f"the text must have exactly one {tokenizer.mask_token}, not {len(positions)}."
-            )
-        scores = softmax(self._per_token("head", tokens, 1)[0][positions[0]])
-        return [
-            {"token": tokenizer.text_of(token), "score": float(scores[token])}
-            for token in np.argsort(-scores, kind="stable")[:top_k].tolist()
-        ]
+        given, tokenizer = as_texts(texts), self.tokenizer
+        tokens = self._checked(tokenizer.encode(given, strict=strict))
+        mask, mask_id = tokenizer.mask_token, tokenizer.mask_id
+        for index, each in enumerate(tokens):
+            count = np.count_nonzero(each.ids == mask_id)
+            if count != 1:
+                raise InputError(f"{given.name(index)} must have exactly one {mask}, not {count}.")
+        filled: list[Any] = [None] * len(tokens)
+        call = EngineCall("masked", token=mask_id or 0)
+        for index, logits in results(self._encoder, call, tokens, batch_size):
+            scores = softmax(logits)
+            best = np.argsort(-scores, kind="stable")[:top_k].tolist()
+            filled[index] = [
+                FilledMask(token=tokenizer.text_of(token), score=float(scores[token]))
+                for token in best
+            ]
+        return filled[0] if given.single else filled
