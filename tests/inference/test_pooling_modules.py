@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from sentences import SENTENCES
 from sparsebert import load, pack, prune
-from sparsebert.errors import CheckpointError
+from sparsebert.errors import CheckpointError, InputError
 from sparsebert.evaluation.torch_embedding import TorchEmbedder
 
 theirs = pytest.importorskip("sentence_transformers")
@@ -146,6 +146,16 @@ def test_the_callers_pooling_goes_through_the_layers(tiny_bert, tmp_path: Path) 
     assert load(tmp_path / "st").embed(TEXTS, dimensions=7, normalize=True).shape == (10, 7)
 
 
+def test_the_callers_pooling_does_not_fit_layers_for_several(tiny_bert, tmp_path: Path) -> None:
+    saved(tmp_path / "st", tiny_bert(), ("mean", "max"), "narrow")
+    model = load(tmp_path / "st")
+    for ask in (lambda: model.embed(TEXTS, pooling="cls"), lambda: model.embedding_width("cls")):
+        with pytest.raises(InputError, match=r"take 2 poolings \(mean, max\) at once"):
+            ask()
+    saved(tmp_path / "unit", tiny_bert(), ("mean", "max"), "normalize")
+    assert load(tmp_path / "unit").embed(TEXTS, pooling="cls").shape == (10, 32)
+
+
 class TestDamage:
     @pytest.fixture
     def folder(self, tiny_bert, tmp_path: Path) -> Path:
@@ -176,6 +186,10 @@ class TestDamage:
             ({"use_residual": True}, "lacks the tensor 'residual.weight'"),
             ({"module_input_name": "token_embeddings"}, "works on 'token_embeddings', but"),
             ({"in_features": 0}, "in_features must be an integer from 1 to 16777216, not 0"),
+            (
+                {"in_features": 64},
+                "2_Dense: this layer takes vectors of 64 numbers, but gets .* 32",
+            ),
             ({"out_features": None}, "lacks 'out_features'"),
             ({"bias": "yes"}, "bias must be true or false, not 'yes'"),
         ],

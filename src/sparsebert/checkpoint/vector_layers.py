@@ -111,12 +111,21 @@ def gives_scores(module: Module) -> bool:
 
 
 def width_behind(layers: tuple[VectorLayer, ...], width: int) -> int:
-    """The width of a vector after the layers, if it is ``width`` before them."""
+    """The width of a vector after the layers, if it is ``width`` before them.
+
+    Raises CheckpointError for a layer that takes vectors of another width.
+    """
     for each in layers:
-        if each.kind == "dense":
-            width = each.outputs
-        elif each.kind == "truncate":
+        if each.kind == "truncate":
             width = min(width, each.outputs)
+        elif each.kind != "normalize":
+            taken = each.inputs if each.kind == "dense" else each.outputs
+            if taken != width:
+                raise CheckpointError(
+                    f"{each.place}: this layer takes vectors of {taken} numbers, but gets "
+                    f"vectors of {width}."
+                )
+            width = each.outputs
     return width
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from sparsebert.checkpoint import Head
+from sparsebert.checkpoint import Head, Pooling
 from sparsebert.checkpoint.bge_m3 import check_converted
 from sparsebert.checkpoint.embedding_kinds import EmbeddingKind, is_splade
 from sparsebert.checkpoint.multi_vector import Task
@@ -82,11 +82,7 @@ class EmbeddingModel(LoadedModel):
         check_embedding_type(output)
         pooler = self.pooler
         if pooling is not None:
-            if pooling not in POOLING_MODES:
-                raise InputError(
-                    f"pooling must be one of {', '.join(POOLING_MODES)}, not {pooling!r}."
-                )
-            pooler = Pooler(replace(self.pooling, modes=(pooling,)), self.config.hidden_size)
+            pooler = Pooler(self._pooled_by(pooling), self.config.hidden_size)
         check_dimensions(self.name, pooler.width, dimensions)
         unit = bool(self.pooling.normalize if normalize is None else normalize)
         before = self._prompt(prompt, prompt_name)
@@ -261,8 +257,20 @@ class EmbeddingModel(LoadedModel):
 
     def embedding_width(self, pooling: PoolingMode | None = None) -> int:
         """Length of an embedding, pooled as the folder says or by ``pooling``."""
-        chosen = self.pooling if pooling is None else replace(self.pooling, modes=(pooling,))
+        chosen = self.pooling if pooling is None else self._pooled_by(pooling)
         return chosen.width(self.config.hidden_size)
+
+    def _pooled_by(self, mode: PoolingMode) -> Pooling:
+        """The folder's pooling, but with one mode. Raises InputError if there cannot be such."""
+        if mode not in POOLING_MODES:
+            raise InputError(f"pooling must be one of {', '.join(POOLING_MODES)}, not {mode!r}.")
+        modes, layers = self.pooling.modes, self.pooling.layers
+        if len(modes) > 1 and any(each.kind in ("dense", "norm") for each in layers):
+            raise InputError(
+                f"pooling must be left out: {self.name} has layers behind its pooling, which take "
+                f"{len(modes)} poolings ({', '.join(modes)}) at once."
+            )
+        return replace(self.pooling, modes=(mode,))
 
     def prompt_tokens(self, prompt: str) -> int:
         """How many tokens at the start of a text with ``prompt`` before it are not pooled.
