@@ -79,10 +79,11 @@ def finetune(
 
     Checkpoints are saved in ``OUT.training`` beside ``out`` at the end of each epoch, every ten
     minutes, and on Ctrl-C or SIGTERM; ``resume`` continues from the last one, or starts over if
-    there is none. That folder takes up to nine times the size of the model, and is removed on
-    success. If memory runs out, the batch is halved and gradients are accumulated twice as often.
-    On a CPU, the same seed on the same machine gives the same weights, resumed or not. Several
-    processes (`sparsebert.training.distributed`) share the examples of each step.
+    there is none. That folder takes up to nine times the size of the model, twelve times with
+    ``early_stopping``, and is removed on success. If memory runs out, the batch is halved and
+    gradients are accumulated twice as often. On a CPU, the same seed on the same machine gives the
+    same weights, resumed or not. Several processes (`sparsebert.training.distributed`) share the
+    examples of each step.
 
     Raises DataError, CheckpointError, PatternError (the masks of ``model`` do not hold),
     OutputError and TrainingError; KeyboardInterrupt on Ctrl-C or SIGTERM, once everything is saved.

@@ -330,7 +330,10 @@ _FLOAT = 4  # bytes
 
 
 def disk_needed(checkpoint: Checkpoint, options: RunOptions | UpstreamOptions) -> int:
-    """The most bytes that the checkpoints and the result take together."""
+    """The most bytes that the result and the checkpoints of whole epochs take together.
+
+    A long epoch has checkpoints every ten minutes too, but how long it takes is not known.
+    """
     sizes = {
         name: math.prod(checkpoint.tensors.spec(checkpoint.stored_name[name]).shape)
         for name in checkpoint.used
