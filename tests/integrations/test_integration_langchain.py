@@ -119,6 +119,11 @@ def test_none_to_keep_is_refused(ranker: Path) -> None:
             SparsebertRerank(ranker, top_n=top_n)
 
 
+def test_an_argument_of_another_name_is_refused(ranker: Path) -> None:
+    with pytest.raises(InputError, match="no argument top_k; there are top_n, batch_size"):
+        SparsebertRerank(ranker, top_k=1)
+
+
 def test_pairs_are_scored(ranker: Path) -> None:
     pairs = list(zip(TEXTS[:4], TEXTS[4:]))
     logits = load(ranker).logits(pairs)[:, 0]

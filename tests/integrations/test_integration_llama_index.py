@@ -114,6 +114,14 @@ def test_a_multi_vector_model_reranks(colbert: Path) -> None:
         SparsebertRerank(model, top_n=0)
 
 
+def test_an_argument_of_another_name_is_refused(encoder: Path, ranker: Path) -> None:
+    with pytest.raises(InputError, match="no argument query_prefix; there are .*query_instruction"):
+        SparsebertEmbedding(encoder, query_prefix="query: ")
+    with pytest.raises(InputError, match="no argument top_k; there are .*top_n"):
+        SparsebertRerank(ranker, top_k=1)
+    assert SparsebertEmbedding(encoder, embed_batch_size=4).embed_batch_size == 4
+
+
 def test_other_models_do_not_rerank(encoder: Path) -> None:
     with pytest.raises(InputError, match="is not a reranker"):
         SparsebertRerank(encoder)

@@ -12,7 +12,7 @@ What `langchain` and `llama_index` share is defined here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from sparsebert.errors import InputError
@@ -29,6 +29,13 @@ def load_reranker(model: str | Path | Model, threads: int | None = None) -> Mode
             "label or a multi-vector model (ColBERT)."
         )
     return found
+
+
+def refuse_unknown(given: Collection[str], known: Collection[str]) -> None:
+    """InputError for an argument that is not a field of a class: pydantic would ignore it."""
+    for name in given:
+        if name not in known:
+            raise InputError(f"there is no argument {name}; there are {', '.join(known)}.")
 
 
 def relevance(

@@ -14,7 +14,7 @@ from typing import Any
 from sparsebert.checkpoint import Head
 from sparsebert.errors import InputError, MissingExtraError
 from sparsebert.inference import Model, load
-from sparsebert.integrations import load_reranker, relevance
+from sparsebert.integrations import load_reranker, refuse_unknown, relevance
 
 try:
     from langchain_core.cross_encoders import BaseCrossEncoder
@@ -99,6 +99,7 @@ class SparsebertRerank(BaseDocumentCompressor):  # type: ignore[misc]
         self, model: str | Path | Model, *, threads: int | None = None, **fields: Any
     ) -> None:
         """Raises InputError unless the model has one label, or is a multi-vector model."""
+        refuse_unknown(fields, type(self).model_fields)
         super().__init__(**fields)
         self._model = load_reranker(model, threads)
 

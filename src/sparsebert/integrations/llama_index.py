@@ -13,7 +13,7 @@ from typing import Any
 
 from sparsebert.errors import InputError, MissingExtraError
 from sparsebert.inference import Model, load
-from sparsebert.integrations import load_reranker
+from sparsebert.integrations import load_reranker, refuse_unknown
 
 try:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -40,6 +40,7 @@ class SparsebertEmbedding(BaseEmbedding):  # type: ignore[misc]
     def __init__(
         self, model: str | Path | Model, *, threads: int | None = None, **fields: Any
     ) -> None:
+        refuse_unknown(fields, type(self).model_fields)
         found = model if isinstance(model, Model) else load(model, threads=threads)
         super().__init__(**{"model_name": found.name, **fields})
         if self.query_instruction is None:
@@ -93,6 +94,7 @@ class SparsebertRerank(BaseNodePostprocessor):  # type: ignore[misc]
         self, model: str | Path | Model, *, threads: int | None = None, **fields: Any
     ) -> None:
         """Raises InputError unless the model has one label, or is a multi-vector model."""
+        refuse_unknown(fields, type(self).model_fields)
         super().__init__(**fields)
         self._model = load_reranker(model, threads)
 
