@@ -577,11 +577,13 @@ def test_the_command_makes_a_model_by_itself(
     assert (found["model"], found["pattern"]) == ("2 layers x 128 hidden, encoder", pattern)
 
 
-def test_shared_rows_are_those_of_a_random_model(
+def test_options_that_do_not_apply_are_refused(
     sparse: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for arguments, why in (
         ([str(sparse), "--shared-rows", "32"], "only applies with --random"),
+        ([str(sparse), "--batch", "8"], "only applies with --texts"),
+        ([str(sparse), "--tokenizer", str(sparse)], "only applies with --texts"),
         (["--random", "bert-tiny", "--shared-rows", "24"], "cannot be shared by 24 rows"),
     ):
         with pytest.raises(SystemExit) as end:

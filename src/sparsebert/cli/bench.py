@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sparsebert.cli.console import JsonOption, progress_bar, stderr, usage_error
+from sparsebert.cli.options import given_options
 from sparsebert.progress import Progress
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ Output = Literal["md", "csv", "json"]  # named as in llama-bench
 
 
 def bench(
+    context: typer.Context,
     model: Annotated[
         str | None,
         typer.Argument(metavar="MODEL", help="Model folder, or id on the Hugging Face hub."),
@@ -108,6 +110,8 @@ def bench(
         raise typer.BadParameter("use either MODEL or --random SIZE.")
     if shared_rows != 1 and random is None:
         raise typer.BadParameter("only applies with --random.", param_hint="--shared-rows")
+    for name in given_options(context, ("batch", "tokenizer")) if texts is None else ():
+        raise typer.BadParameter("only applies with --texts.", param_hint=f"--{name}")
     from sparsebert import bench as feature
     from sparsebert.bench.plot import save_plot
     from sparsebert.patterns import Pattern
