@@ -6,10 +6,13 @@ Both are read from the source, so that a forbidden import is found on whatever p
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import sparsebert
+from checkout import CHECKOUT
 
 ROOT = Path(sparsebert.__file__).parent
 
@@ -116,6 +119,15 @@ def read(module: Path) -> ast.Module:
 def test_every_package_has_a_layer() -> None:
     found = {package_of(module) for module in MODULES} - {"__init__"}
     assert found == set(LEVEL) - {"_engine"}
+
+
+def test_the_map_of_the_code_has_the_same_order() -> None:
+    text = (CHECKOUT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| \d \| ([^|]+) \|", text, re.M)
+    rows = [re.findall(r"`(\w+)`", packages) for packages in table]
+    assert {name for row in rows for name in row} == LEVEL.keys() - {"_engine", "__main__"}
+    levels = [sorted(LEVEL[name] for name in row) for row in rows]
+    assert all(above[-1] <= below[0] for above, below in pairwise(levels))
 
 
 def test_imports_only_downwards() -> None:
