@@ -112,6 +112,8 @@ def bench(
         raise typer.BadParameter("only applies with --random.", param_hint="--shared-rows")
     for name in given_options(context, ("batch", "tokenizer")) if texts is None else ():
         raise typer.BadParameter("only applies with --texts.", param_hint=f"--{name}")
+    if json and output == "csv":
+        raise typer.BadParameter("cannot be used with --output csv.", param_hint="--json")
     from sparsebert import bench as feature
     from sparsebert.bench.plot import save_plot
     from sparsebert.patterns import Pattern

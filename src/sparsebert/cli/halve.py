@@ -96,6 +96,8 @@ def halve(
     `sparsebert serve` and has a report.html. Ctrl-C keeps the work in OUT.halving, and the same
     command resumes.
     """
+    if peers and not bench:
+        raise typer.BadParameter("cannot be used with --no-bench.", param_hint="--peers")
     from sparsebert.halving import halve as run
     from sparsebert.halving.run import commands
 

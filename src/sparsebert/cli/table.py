@@ -60,10 +60,12 @@ def table(
     """
     from sparsebert.table.formats import FORMATS, write
 
-    if json:
-        format = "json"
     if format not in FORMATS:
         raise typer.BadParameter(f"choose from {', '.join(FORMATS)}.", param_hint="--format")
+    if json and format not in ("markdown", "json"):
+        raise typer.BadParameter(f"cannot be used with --format {format}.", param_hint="--json")
+    if json:
+        format = "json"
     if row is not None and format != "card":
         raise typer.BadParameter("only applies with --format card.", param_hint="--row")
     chosen = [name.strip() for name in rows.split(",")] if rows else ()
