@@ -100,6 +100,8 @@ def test_the_end_at_which_texts_are_cut(folder: Path, side: str, place: str) -> 
         ({"tokenizer_args": {"cls_token": "a"}}, "cls_token is set, .* tokenizer_config"),
         ({"tokenizer_args": [1]}, "'tokenizer_args' must hold a JSON object"),
         ({"processing_kwargs": {"text": {"add_special_tokens": False}}}, "add_special_tokens is"),
+        ({"processing_kwargs": {"text": {"truncation": False}}}, "truncation is False, but spars"),
+        ({"processing_kwargs": {"common": {"truncation": None}}}, "truncation is None, but spars"),
         (
             {"processing_kwargs": {"text": {"truncation": "only_first"}}},
             "truncation is 'only_first'",

@@ -17,10 +17,14 @@ from sparsebert.errors import CheckpointError, SparsebertError
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a key is refused, for the message, unless its value is empty or one of ``allowed``."""
+    """Why a key is refused, for the message, unless its value is one of ``allowed``.
+
+    An empty value (null, false, 0, nothing in it) asks for nothing unless ``even_empty``.
+    """
 
     why: str
     allowed: tuple[Any, ...] = ()
+    even_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,9 @@ class KnownKeys:
         """Raise ``error``, naming ``where``, key and reason, for what is not computed."""
         for key, refusal in self.refused.items():
             value = given.get(key)
-            if value and value not in refusal.allowed:
-                shown = repr(value) if isinstance(value, str | int | float) else "set"
+            asked = value or (refusal.even_empty and key in given)
+            if asked and value not in refusal.allowed:
+                shown = repr(value) if isinstance(value, str | int | float | None) else "set"
                 raise error(f"{where}: {key} is {shown}, {refusal.why}.")
         unknown = sorted(set(given) - self.all) if self.others else []
         if unknown:
@@ -347,7 +352,9 @@ PROCESSING_KWARGS = KnownKeys(
         {"pad_to_multiple_of", "padding", "padding_side", "return_attention_mask", "return_tensors"}
     ),
     refused={
-        "truncation": Refusal("but sparsebert truncates the longest text", (True, "longest_first"))
+        "truncation": Refusal(
+            "but sparsebert truncates the longest text", (True, "longest_first"), even_empty=True
+        )
     },
     others="which sparsebert does not do",
 )
