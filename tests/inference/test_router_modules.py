@@ -99,6 +99,12 @@ def test_queries_by_a_table_alone(tiny_bert: Any, tmp_path: Path) -> None:
     agrees(found, expected.encode_query(["a", long]))
     with pytest.raises(InputError, match=r"texts\[0\] has \d+ tokens and only 64 fit"):
         model.embed_sparse([long], task="query", strict=True)
+    table = expected[0].sub_modules["query"][0]
+    table.tokenizer.model_max_length = 5
+    short = load(tmp_path / "st", max_length=5)
+    with pytest.warns(TruncationWarning, match="2 texts are longer than 5 tokens"):
+        found = short.embed_sparse([SENTENCES[2], "a", long], task="query")
+    agrees(found, expected.encode_query([SENTENCES[2], "a", long]))
     with pytest.raises(InputError, match="is a pair of texts"):
         model.embed_sparse([("a", "b")], task="query")
     with pytest.raises(InputError, match="task must be"):

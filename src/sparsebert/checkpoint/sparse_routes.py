@@ -7,7 +7,7 @@ queries (Geng et al. 2024, arXiv:2411.04403).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sparsebert.checkpoint.dtypes import Float32
@@ -48,11 +48,13 @@ class SparsePooling:
 class TokenTable:
     """A fixed weight for each token of the vocabulary; a text has the weights of its tokens.
 
-    ``folder`` contains the weights and a tokenizer; ``most`` is as in `SparsePooling`.
+    ``folder`` contains the weights and a tokenizer; ``most`` is as in `SparsePooling`. Texts are
+    truncated to ``longest`` tokens, None for the tokenizer's own limit.
     """
 
     folder: Path
     most: int | None = None
+    longest: int | None = None
 
     def weights(self) -> Float32:
         """float32 ``[vocabulary]``. Raises CheckpointError."""
@@ -75,6 +77,14 @@ class SparseRoutes:
     def of(self, task: Task | None) -> SparseWay:
         """The route of queries or documents, or of texts without a task."""
         return self.usual if task is None else self.tasks.get(task, self.usual)
+
+    def limited(self, longest: int) -> SparseRoutes:
+        """The same with tables that truncate texts to ``longest`` tokens."""
+
+        def way(each: SparseWay) -> SparseWay:
+            return replace(each, longest=longest) if isinstance(each, TokenTable) else each
+
+        return SparseRoutes(way(self.usual), {task: way(each) for task, each in self.tasks.items()})
 
 
 def read_sparse_routes(folder: Path) -> SparseRoutes:

@@ -49,7 +49,8 @@ def load(
     ``threads`` defaults to SPARSEBERT_NUM_THREADS, else to the number of CPUs that the process may
     use. ``max_length`` is the maximum number of tokens of a text; it defaults to the folder's own
     limit (sentence-transformers' ``max_seq_length``, else the tokenizer's ``model_max_length``) and
-    is never more than the model has positions for. ``compute="bf16"`` computes the linear layers of
+    is never more than the model has positions for; queries that a ColBERT model expands to a fixed
+    length have that one. ``compute="bf16"`` computes the linear layers of
     a model stored in floating point in bf16, which is faster on a CPU with bf16 instructions
     (`Model.kernel` says whether it has them) and slightly less exact; the default is fp32. Weights
     are memory-mapped, so that processes share them; with ``copied``, they are read into the
@@ -90,6 +91,8 @@ def load(
         prompts, score_function = read_prompts(folder), read_score_function(folder, config)
         sparse_routes, score_prompt = read_sparse_routes(folder), read_score_prompt(folder)
         relevance_function = read_relevance_function(folder, config)
+        if max_length is not None:
+            sparse_routes = sparse_routes.limited(max_length)
     return Model(
         name=name,
         path=folder,
@@ -136,7 +139,10 @@ def _usual_pooling(
 def _multi_vector(
     folder: Path, config: EncoderConfig, max_length: int | None
 ) -> MultiVector | None:
-    """The folder's multi-vector settings, with all lengths capped at the caller's limit."""
+    """The folder's multi-vector settings, with its limits capped at the caller's.
+
+    That is, except for the length to which queries are expanded: it decides their embeddings.
+    """
     found = read_multi_vector(folder, config)
     if found is None or max_length is None:
         return found

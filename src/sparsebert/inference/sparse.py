@@ -88,7 +88,7 @@ class TokenLookup:
     @property
     def max_length(self) -> int | None:
         """Maximum tokens of a text that is not truncated; None if there is no limit."""
-        return self._tokenizer.max_length
+        return self._table.longest or self._tokenizer.max_length
 
     def embeddings(self, texts: Texts, *, strict: bool = False) -> list[SparseEmbedding]:
         """One for each text, truncated as in `TextTokenizer.encode`.
