@@ -83,6 +83,11 @@ def test_a_folder_is_no_base_model(tmp_path: Path, source: Path) -> None:
     assert "base_model" not in made(tmp_path / "out", source, origin="my-folder")
 
 
+def test_the_base_model_is_named_without_its_revision(tmp_path: Path, source: Path) -> None:
+    text = made(tmp_path / "out", source, origin="org/model@v1.0")
+    assert "\nbase_model: org/model\n" in text
+
+
 def test_a_later_step_replaces_our_part(tmp_path: Path, source: Path) -> None:
     made(tmp_path / "one", source)
     text = made(tmp_path / "two", tmp_path / "one", steps=2)

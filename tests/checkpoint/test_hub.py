@@ -44,6 +44,19 @@ def test_an_id_is_downloaded_without_pickles(stand: Stand) -> None:
     assert not [pattern for pattern in call["allow_patterns"] if pattern.endswith(".bin")]
 
 
+@pytest.mark.parametrize("revision", ["main", "v1.0", "refs/pr/1", "0123abc"])
+def test_an_id_may_name_a_revision(stand: Stand, revision: str) -> None:
+    assert resolve_model(f"org/model@{revision}") == stand.folder
+    assert (stand.calls[0]["repo"], stand.calls[0]["revision"]) == ("org/model", revision)
+    assert open_checkpoint(f"org/model@{revision}").source == f"org/model@{revision}"
+
+
+def test_two_revisions_are_refused(stand: Stand) -> None:
+    with pytest.raises(CheckpointError, match="another revision, v2, is given"):
+        resolve_model("org/model@v1", revision="v2")
+    assert stand.calls == []
+
+
 def test_only_convert_asks_for_pickles(stand: Stand) -> None:
     resolve_model("org/model", pickles=True)
     assert "pytorch_model*.bin" in stand.calls[0]["allow_patterns"]
@@ -65,7 +78,10 @@ def test_a_folder_comes_before_an_id(stand: Stand, tmp_path: Path) -> None:
     assert stand.calls == []
 
 
-@pytest.mark.parametrize("model", ["/no/such/folder", "./sparse", "a/b/c", "../x", "~/m", "a b"])
+@pytest.mark.parametrize(
+    "model",
+    ["/no/folder", "./sparse", "a/b/c", "../x", "~/m", "a b", "a/b@", "a/b@../x", "a/b@c@d"],
+)
 def test_paths_are_not_taken_for_ids(stand: Stand, model: str) -> None:
     with pytest.raises(CheckpointError, match="is not a folder"):
         resolve_model(model)

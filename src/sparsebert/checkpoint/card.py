@@ -182,7 +182,7 @@ def _front_matter(
         lines.append(f"library_name: {library}")
     front = _with_tag("\n".join(lines), "sparsebert")
     lineage = record.get("lineage", [])
-    origin = base_model or (str(lineage[0].get("from", "")) if lineage else "")
+    origin = base_model or (str(lineage[0].get("from", "")).partition("@")[0] if lineage else "")
     known = re.search(r"^base_model:", front, re.M)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", origin) and not known:
         front += f"\nbase_model: {origin}"

@@ -9,6 +9,7 @@ from typing import Any
 from sparsebert.errors import CheckpointError, printable, reading
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_REVISION = re.compile(r"\w[\w./-]*", re.ASCII)
 _WANTED = [
     "*.json",
     "*.safetensors",
@@ -25,10 +26,11 @@ _OTHER_ENGINES = ["onnx/*", "openvino/*", "coreml/*", "tf/*", "flax/*"]
 def resolve_model(model: str | Path, *, pickles: bool = False, **download: Any) -> Path:
     """The folder of a model; a hub id is downloaded into the hub's cache first.
 
-    Old pickled weights are not downloaded unless ``pickles`` is set; only `convert` sets it.
-    ``download`` are further arguments of `huggingface_hub.snapshot_download`, such as ``revision``.
-    Raises CheckpointError if there is no such folder and no such model on the hub, or the hub
-    cannot be reached.
+    ``OWNER/NAME@REVISION`` is the model at a branch, a tag or a commit, as in the hub's own paths
+    (`huggingface_hub.HfFileSystem`). Old pickled weights are not downloaded unless ``pickles`` is
+    set; only `convert` sets it. ``download`` are further arguments of
+    `huggingface_hub.snapshot_download`, such as ``token``. Raises CheckpointError if there is no
+    such folder and no such model on the hub, or the hub cannot be reached.
     """
     if not str(model):
         raise CheckpointError("no model was named: pass a folder or a model id on the hub.")
@@ -38,9 +40,14 @@ def resolve_model(model: str | Path, *, pickles: bool = False, **download: Any) 
             return path
         if path.exists():
             raise CheckpointError(f"{model} is a file: pass the model's folder.")
-    if isinstance(model, Path) or HUB_ID.fullmatch(model) is None:
+    repository, at, revision = ("", "", "") if isinstance(model, Path) else model.partition("@")
+    if HUB_ID.fullmatch(repository) is None or (at and _REVISION.fullmatch(revision) is None):
         raise CheckpointError(f"{model} is not a folder.")
-    return _download(model, pickles, download)
+    if at:
+        if download.get("revision") not in (None, revision):
+            raise CheckpointError(f"{model}: another revision, {download['revision']}, is given.")
+        download["revision"] = revision
+    return _download(repository, pickles, download)
 
 
 def source_name(model: str | Path) -> str:
