@@ -71,7 +71,9 @@ class Lesson:
         }
 
     def objective(self, **weights: float) -> DistillationObjective:
-        teacher: Any = SimpleNamespace(outputs=self.outputs, model=lambda: self.teacher)
+        teacher: Any = SimpleNamespace(
+            outputs=self.outputs, model=lambda: self.teacher, columns=None
+        )
         return DistillationObjective(
             self.kind, teacher, FinetuneOptions(teacher="teacher", **weights)
         )
@@ -211,7 +213,7 @@ def test_the_teacher_is_loaded_only_if_it_is_asked_live(lesson: Lesson, name: st
         loaded.append(lesson.teacher)
         return lesson.teacher
 
-    teacher: Any = SimpleNamespace(outputs=lesson.outputs, model=load_teacher)
+    teacher: Any = SimpleNamespace(outputs=lesson.outputs, model=load_teacher, columns=None)
     for weight in (0.0, 0.1):
         DistillationObjective(
             lesson.kind, teacher, FinetuneOptions(teacher="teacher", **{name: weight})

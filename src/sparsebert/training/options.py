@@ -69,6 +69,10 @@ class FinetuneOptions(Options):
     labels, ``logits_weight`` that of the teacher's logits (softened by ``temperature``),
     ``hidden_weight`` that of its hidden states, and ``attention_weight`` that of its attention.
 
+    ``token_noise`` is the greatest share of a text's tokens that a step replaces by random ones,
+    for teacher and student alike (`sparsebert.training.distillation.noise`): for few rows and many
+    epochs.
+
     ``unlabelled`` is a file or folder of texts of the same kind without labels
     (`sparsebert.tasks.texts`), of which ``unlabelled_rows`` keeps a fixed selection. They are
     training examples whose only targets are the teacher's outputs. If a task has few rows, they
@@ -213,6 +217,14 @@ class FinetuneOptions(Options):
     attention_weight: float = option(
         0.0, least=0, help="With a teacher: weight of its attention in the loss.", needs="teacher"
     )
+    token_noise: float = option(
+        0.0,
+        least=0,
+        below=1,
+        help="With a teacher: replace up to this share of a text's tokens by random ones in each "
+        "step, so that no text is read twice.",
+        needs="teacher",
+    )
     quantize: str | None = option(
         None,
         choices=QUANTIZATIONS,
@@ -258,6 +270,11 @@ class FinetuneOptions(Options):
             raise TrainingError(
                 f"task_weight is {self.task_weight}, but unlabelled texts have no labels: leave "
                 "task_weight at 0, or leave the texts out."
+            )
+        if self.token_noise and self.task_weight:
+            raise TrainingError(
+                f"task_weight is {self.task_weight}, but with token_noise the texts are not those "
+                "that were labelled: set one of them to 0."
             )
 
     def wrong_choice(self, name: str, value: str, choices: Collection[str]) -> str:
@@ -320,6 +337,7 @@ class FinetuneKeywords(TypedDict, total=False):
     logits_weight: float
     hidden_weight: float
     attention_weight: float
+    token_noise: float
     quantize: str | None
     unlabelled: str | Path | None
     unlabelled_rows: int | None

@@ -14,8 +14,10 @@ from sparsebert.checkpoint.config import parse_config
 from sparsebert.checkpoint.model_settings import read_similarity
 from sparsebert.evaluation.torch_embedding import TorchEmbedder, TorchPooler
 from sparsebert.pruning.gradual import SparsitySchedule
+from sparsebert.tasks.tokens import load_tokenizer
 from sparsebert.training.batches import BatchPlan
 from sparsebert.training.cpu import choose_attention
+from sparsebert.training.distillation.noise import TokenNoise
 from sparsebert.training.distillation.objective import DistillationObjective
 from sparsebert.training.distillation.teacher import copy_head
 from sparsebert.training.embedding.objective import EmbeddingDistillation, EmbeddingObjective
@@ -66,7 +68,7 @@ class TaskRun(TrainingRun):
         if job.reader is None:
             if teacher is None:
                 return TaskObjective(kind)
-            return DistillationObjective(kind, teacher, job.options)
+            return DistillationObjective(kind, teacher, job.options, noise=self._noise())
         own = EmbeddingObjective(
             kind,
             TorchPooler(job.reader.pooling),
@@ -75,7 +77,14 @@ class TaskRun(TrainingRun):
         )
         if teacher is None:
             return own
-        return EmbeddingDistillation(kind, teacher, job.options, own)
+        return EmbeddingDistillation(kind, teacher, job.options, own, self._noise())
+
+    def _noise(self) -> TokenNoise | None:
+        share = self._job.options.token_noise
+        if not share:
+            return None
+        special = load_tokenizer(self._job.checkpoint.path).all_special_ids
+        return TokenNoise(self._job.training.tokens, special, share)
 
     def predictor(self, model: PreTrainedModel, plan: BatchPlan) -> Any:
         if self._job.reader is None:

@@ -27,6 +27,7 @@ from sparsebert.training.distillation.losses import (
     relation_heads,
     relations_loss,
 )
+from sparsebert.training.distillation.noise import TokenNoise
 from sparsebert.training.distillation.teacher import Teacher
 from sparsebert.training.objective import TaskLoss, TaskObjective
 from sparsebert.training.options import FinetuneOptions
@@ -36,9 +37,9 @@ class DistillationObjective:
     """The loss above, for one kind of task, with the weights and temperature of ``options``.
 
     The ``teacher`` has outputs (`with_outputs`): its logits for every training example. The model
-    itself computes hidden states and attention relations on the student's batches; it is neither
-    loaded nor kept if both have weight 0. ``task`` is the task's own loss, if it is not
-    `TaskObjective`.
+    itself computes hidden states and attention relations on the student's batches, and with
+    ``noise`` (a function from batch to batch) its logits for these too; it is neither loaded nor
+    kept if none of this is needed. ``task`` is the task's own loss, if it is not `TaskObjective`.
     """
 
     def __init__(
@@ -47,35 +48,43 @@ class DistillationObjective:
         teacher: Teacher,
         options: FinetuneOptions,
         task: TaskLoss | None = None,
+        noise: TokenNoise | None = None,
     ) -> None:
         assert teacher.outputs is not None
         self._kind = kind
         self._outputs = teacher.outputs
+        self._columns = teacher.columns
+        self._noise = noise
         self._options = options
         self._task = task or TaskObjective(kind)
-        live = options.hidden_weight > 0 or options.attention_weight > 0
-        # Without its head, because its logits are already in outputs.
-        self._teacher = teacher.model().base_model.eval() if live else None
+        self._teacher: PreTrainedModel | None = None
+        if noise is not None:
+            self._teacher = teacher.model()
+        elif options.hidden_weight > 0 or options.attention_weight > 0:
+            # Without its head, because its logits are already in outputs.
+            self._teacher = teacher.model().base_model.eval()
 
     def loss(
         self, model: PreTrainedModel, batch: dict[str, torch.Tensor], examples_in_step: int
     ) -> torch.Tensor:
         """See `Objective`."""
-        attention_mask = batch["attention_mask"].bool()
         options = self._options
+        if self._noise is not None:
+            batch = self._noise(batch)
+        attention_mask = batch["attention_mask"].bool()
         outputs, student_states, student_projections = self._run(model, batch)
+        answers = None
+        if self._teacher is not None:
+            teacher = self._teacher.to(attention_mask.device)
+            with torch.no_grad():
+                answers, teacher_states, teacher_projections = self._run(teacher, batch)
         loss = torch.zeros((), device=attention_mask.device)
         if options.task_weight:
             task = self._task.of(outputs, batch, examples_in_step)
             loss = loss + options.task_weight * task
         if options.logits_weight:
-            apart = self._answers_loss(outputs, batch)
+            apart = self._answers_loss(outputs, batch, None if self._noise is None else answers)
             loss = loss + options.logits_weight * _summed(apart, batch) / examples_in_step
-        if self._teacher is None:
-            return loss
-        teacher = self._teacher.to(attention_mask.device)
-        with torch.no_grad():
-            _, teacher_states, teacher_projections = self._run(teacher, batch)
         if options.hidden_weight:
             apart = hidden_states_loss(
                 student_states, teacher_states, self._outputs.hidden_variance, attention_mask
@@ -101,11 +110,21 @@ class DistillationObjective:
             )
         return outputs, (outputs.hidden_states or ())[1:], projections
 
-    def _answers_loss(self, outputs: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The part of the loss that depends on the logits only, float32 ``[batch]``."""
+    def _answers_loss(
+        self, outputs: Any, batch: dict[str, torch.Tensor], answers: Any | None
+    ) -> torch.Tensor:
+        """The part of the loss that depends on the logits only, float32 ``[batch]``.
+
+        ``answers`` are the teacher's own outputs on the batch, None to take its kept ones.
+        """
         attention_mask = batch["attention_mask"].bool()
-        teacher = self._outputs.batch(batch["indices"], attention_mask.shape[1])
-        teacher = teacher.to(attention_mask.device)
+        if answers is None:
+            teacher = self._outputs.batch(batch["indices"], attention_mask.shape[1])
+            teacher = teacher.to(attention_mask.device)
+        else:
+            teacher = head_logits(answers, self._kind)
+            if self._columns is not None:
+                teacher = teacher[..., torch.from_numpy(self._columns).to(teacher.device)]
         student = head_logits(outputs, self._kind)
         return logits_loss(self._kind, student, teacher, attention_mask, self._options.temperature)
 

@@ -23,9 +23,11 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from sparsebert.checkpoint.pooling import Pooling
 from sparsebert.evaluation.torch_embedding import TorchPooler
 from sparsebert.tasks.table import Kind
 from sparsebert.torch_models import model_inputs
+from sparsebert.training.distillation.noise import TokenNoise
 from sparsebert.training.distillation.objective import DistillationObjective
 from sparsebert.training.distillation.teacher import Teacher
 from sparsebert.training.options import FinetuneOptions
@@ -78,13 +80,24 @@ class EmbeddingDistillation(DistillationObjective):
     """
 
     def __init__(
-        self, kind: Kind, teacher: Teacher, options: FinetuneOptions, task: EmbeddingObjective
+        self,
+        kind: Kind,
+        teacher: Teacher,
+        options: FinetuneOptions,
+        task: EmbeddingObjective,
+        noise: TokenNoise | None = None,
     ) -> None:
-        super().__init__(kind, teacher, options, task)
+        super().__init__(kind, teacher, options, task, noise)
         self._embedding = task
+        self._teacher_pooler = TorchPooler(teacher.checkpoint.pooling or Pooling())
 
-    def _answers_loss(self, outputs: Any, batch: Batch) -> torch.Tensor:
+    def _answers_loss(self, outputs: Any, batch: Batch, answers: Any | None) -> torch.Tensor:
         """Squared distances of unit vectors, ``[texts]``."""
-        teacher = self._outputs.batch(batch["texts"], 0).to(batch["attention_mask"].device)
+        if answers is None:
+            teacher = self._outputs.batch(batch["texts"], 0).to(batch["attention_mask"].device)
+        else:
+            teacher = self._teacher_pooler(
+                answers.last_hidden_state, batch["attention_mask"], batch["prompt_tokens"]
+            )
         student = functional.normalize(self._embedding.embeddings(outputs, batch), dim=-1)
         return (student - functional.normalize(teacher, dim=-1)).square().sum(dim=-1)
