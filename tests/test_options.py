@@ -81,6 +81,7 @@ def test_what_needs_a_teacher() -> None:
         "logits_weight",
         "hidden_weight",
         "attention_weight",
+        "token_noise",
         "unlabelled",
         "unlabelled_rows",
     )
