@@ -92,7 +92,7 @@ def test_the_loss_is_that_of_the_noisy_rows(tiny_bert: TinyBert, kind: Kind) -> 
     def other_row(batch: dict[str, Any]) -> dict[str, Any]:
         return {**batch, "input_ids": batches[1]["input_ids"]}
 
-    noisy = DistillationObjective(kind, asked, options, noise=other_row)  # type: ignore[arg-type]
+    noisy = DistillationObjective(kind, asked, options, noise=other_row)
     with torch.no_grad():
         found = noisy.loss(student, batches[0], 1)
         wanted = DistillationObjective(kind, asked, options).loss(student, batches[1], 1)

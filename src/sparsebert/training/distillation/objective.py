@@ -11,6 +11,7 @@ for All*, Zafrir et al. 2021).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -27,10 +28,12 @@ from sparsebert.training.distillation.losses import (
     relation_heads,
     relations_loss,
 )
-from sparsebert.training.distillation.noise import TokenNoise
 from sparsebert.training.distillation.teacher import Teacher
 from sparsebert.training.objective import TaskLoss, TaskObjective
 from sparsebert.training.options import FinetuneOptions
+
+Noise = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+"""Maps a batch to the one that teacher and student read instead."""
 
 
 class DistillationObjective:
@@ -38,8 +41,8 @@ class DistillationObjective:
 
     The ``teacher`` has outputs (`with_outputs`): its logits for every training example. The model
     itself computes hidden states and attention relations on the student's batches, and with
-    ``noise`` (a function from batch to batch) its logits for these too; it is neither loaded nor
-    kept if none of this is needed. ``task`` is the task's own loss, if it is not `TaskObjective`.
+    ``noise`` its logits for these too; it is neither loaded nor kept if none of this is needed.
+    ``task`` is the task's own loss, if it is not `TaskObjective`.
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class DistillationObjective:
         teacher: Teacher,
         options: FinetuneOptions,
         task: TaskLoss | None = None,
-        noise: TokenNoise | None = None,
+        noise: Noise | None = None,
     ) -> None:
         assert teacher.outputs is not None
         self._kind = kind

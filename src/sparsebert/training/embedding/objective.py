@@ -27,8 +27,7 @@ from sparsebert.checkpoint.pooling import Pooling
 from sparsebert.evaluation.torch_embedding import TorchPooler
 from sparsebert.tasks.table import Kind
 from sparsebert.torch_models import model_inputs
-from sparsebert.training.distillation.noise import TokenNoise
-from sparsebert.training.distillation.objective import DistillationObjective
+from sparsebert.training.distillation.objective import DistillationObjective, Noise
 from sparsebert.training.distillation.teacher import Teacher
 from sparsebert.training.options import FinetuneOptions
 
@@ -85,7 +84,7 @@ class EmbeddingDistillation(DistillationObjective):
         teacher: Teacher,
         options: FinetuneOptions,
         task: EmbeddingObjective,
-        noise: TokenNoise | None = None,
+        noise: Noise | None = None,
     ) -> None:
         super().__init__(kind, teacher, options, task, noise)
         self._embedding = task
