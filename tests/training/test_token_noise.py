@@ -97,8 +97,8 @@ def test_the_loss_is_that_of_the_noisy_rows(tiny_bert: TinyBert, kind: Kind) -> 
         found = noisy.loss(student, batches[0], 1)
         wanted = DistillationObjective(kind, asked, options).loss(student, batches[1], 1)
         other = DistillationObjective(kind, asked, options).loss(student, batches[0], 1)
-    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
-    assert abs(found.item() - other.item()) > 1e-4
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-3)
+    assert other.item() != pytest.approx(wanted.item(), rel=1e-2)
 
 
 class TestRuns:

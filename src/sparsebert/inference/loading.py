@@ -50,11 +50,11 @@ def load(
     use. ``max_length`` is the maximum number of tokens of a text; it defaults to the folder's own
     limit (sentence-transformers' ``max_seq_length``, else the tokenizer's ``model_max_length``) and
     is never more than the model has positions for; queries that a ColBERT model expands to a fixed
-    length have that one. ``compute="bf16"`` computes the linear layers of
-    a model stored in floating point in bf16, which is faster on a CPU with bf16 instructions
-    (`Model.kernel` says whether it has them) and slightly less exact; the default is fp32. Weights
-    are memory-mapped, so that processes share them; with ``copied``, they are read into the
-    process's own memory instead, where later changes to the files cannot affect them.
+    length have that one. ``compute="bf16"`` computes the linear layers of a model stored in
+    floating point in bf16, which is faster on a CPU with bf16 instructions (`Model.kernel` says
+    whether it has them) and slightly less exact; the default is fp32. Weights are memory-mapped, so
+    that processes share them; with ``copied``, they are read into the process's own memory instead,
+    where later changes to the files cannot affect them.
 
     Raises CheckpointError, EngineError, InputError, or PatternError if a recorded pattern is
     broken. Warns (`UncheckedWarning`) about a packed folder without checksums.

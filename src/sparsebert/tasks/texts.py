@@ -50,8 +50,7 @@ def read_texts(
     any known task. A list of words is one text. A folder stands for its train split, or for all
     ``.txt`` files in it; one in BEIR's layout for its documents and the queries of its train split.
     Validation files are never read, nor are the rows of a file that ``division`` holds out of it.
-    Raises DataError if nothing can be read, no column holds texts,
-    or all texts are empty.
+    Raises DataError if nothing can be read, no column holds texts, or all texts are empty.
     """
     if is_beir(Path(source)):
         return beir_texts(Path(source))

@@ -69,9 +69,9 @@ class FinetuneOptions(Options):
     labels, ``logits_weight`` that of the teacher's logits (softened by ``temperature``),
     ``hidden_weight`` that of its hidden states, and ``attention_weight`` that of its attention.
 
-    ``token_noise`` is the greatest share of a text's tokens that a step replaces by random ones,
-    for teacher and student alike (`sparsebert.training.distillation.noise`): for few rows and many
-    epochs.
+    With ``token_noise``, each step replaces tokens by random ones, for teacher and student alike,
+    with a probability that is drawn for each text from 0 to this number
+    (`sparsebert.training.distillation.noise`). It is for few rows and many epochs.
 
     ``unlabelled`` is a file or folder of texts of the same kind without labels
     (`sparsebert.tasks.texts`), of which ``unlabelled_rows`` keeps a fixed selection. They are
@@ -221,8 +221,8 @@ class FinetuneOptions(Options):
         0.0,
         least=0,
         below=1,
-        help="With a teacher: replace up to this share of a text's tokens by random ones in each "
-        "step, so that no text is read twice.",
+        help="With a teacher: in each step, replace a text's tokens by random ones, with a "
+        "probability of up to this, so that hardly any text is read twice.",
         needs="teacher",
     )
     quantize: str | None = option(
