@@ -8,7 +8,6 @@
 //   part_weights(values, out)         the kept values of a group, [16][4], as they are multiplied
 //   add_products(sums, inputs, weights)
 //   kFewestLookupTokens   with fewer tokens the tables cost more than they save
-//   linear_of_few(call, tile_begin, tile_end)   the faster kernel for so few tokens
 #pragma once
 
 constexpr int kLookupVectors = 4, kLookupRun = kLookupVectors * 8;  // tokens
@@ -167,7 +166,7 @@ inline void lookup_tiles(const Int8Linear& call, int first, int tokens, int tile
 }
 
 void linear_by_lookup(const Int8Linear& call, int tile_begin, int tile_end) {
-    if (call.weight->layout != Int8Layout::kPairs) return linear_of_few(call, tile_begin, tile_end);
+    if (call.weight->layout != Int8Layout::kPairs) return linear(call, tile_begin, tile_end);
     int first = 0;
     while (call.tokens - first >= kFewestLookupTokens) {
         const int tokens = std::min(call.tokens - first, kLookupRun);
@@ -175,5 +174,5 @@ void linear_by_lookup(const Int8Linear& call, int tile_begin, int tile_end) {
             lookup_tiles(call, first, tokens, tile, std::min(tile_end, tile + kLookupTiles));
         first += tokens;
     }
-    if (first < call.tokens) linear_of_few(tokens_from(call, first), tile_begin, tile_end);
+    if (first < call.tokens) linear(tokens_from(call, first), tile_begin, tile_end);
 }
