@@ -34,7 +34,9 @@ struct Case {
         dense.columns = pairs.columns = columns;
         const size_t count = static_cast<size_t>(dense.tiles()) * int8_expansion(columns);
         int8_t* weights = reinterpret_cast<int8_t*>(values.reserve(count));
-        for (size_t i = 0; i < count; ++i) weights[i] = static_cast<int8_t>(random() % 255 - 127);
+        for (size_t i = 0; i < count; ++i)  // small pairs, as `sparsebert pack` writes them
+            weights[i] = static_cast<int8_t>(random() % 129 - 64);
+        dense.small_pairs = pairs.small_pairs = true;
         bits.resize(static_cast<size_t>(pairs.tiles()) * pairs.groups());
         for (uint64_t& word : bits) word = random();
         scales.assign(dense.tiles() * kTileRows, 0.01f);

@@ -65,20 +65,59 @@ class TestRows:
         assert np.all(np.abs(values).max(1) == 127)
 
     @pytest.mark.parametrize("size", [1e-45, 5e-44, 1e-40, 1e-38, 3.4e38])
-    def test_the_ends_of_float32(self, size: float) -> None:
+    @pytest.mark.parametrize("small_pairs", [False, True])
+    def test_the_ends_of_float32(self, size: float, small_pairs: bool) -> None:
         """Scales that underflow give zeros, and never -128."""
         weight = np.array([[size, -size, size / 2, 0]], np.float32)
-        values, scales = quantize_rows(weight)
+        values, scales = quantize_rows(weight, small_pairs)
         assert np.all(np.abs(values.astype(int)) <= 127)
         assert np.isfinite(scales).all()
         assert values.any() == bool(scales[0] > 0)
+
+
+class TestSmallPairs:
+    """Neighbouring bytes of a layer's weights, times 255, add up in 16 bits."""
+
+    def test_the_scale_is_the_largest_sum_of_neighbours(self) -> None:
+        weight = np.array([[3, 0, 0, 1, 0, -3, -1, 0], [0, -2, 3, 0, 1, 0, 0, 1]], np.float32)
+        values, scales = quantize_rows(weight, small_pairs=True)
+        assert scales.tolist() == [np.float32(3) / 127 + np.float32(1) / 127, np.float32(3) / 127]
+        assert values[0].tolist() == [95, 0, 0, 32, 0, -95, -32, 0]
+        assert values[1].tolist() == [0, -85, 127, 0, 42, 0, 0, 42]
+
+    @pytest.mark.parametrize("columns", [1, 2, 6, 7, 8, 130])
+    @pytest.mark.parametrize("pattern", ["1:2", "1:2 shared by 16 rows", "2:4", "1:4", None])
+    def test_neighbours_in_every_layout(self, pattern: str | None, columns: int) -> None:
+        kind = None if pattern is None else Pattern.parse(pattern)
+        columns = columns if kind is None else -(-columns // kind.m) * kind.m
+        rng = np.random.default_rng(columns)
+        weight = rng.choice(np.array([1, 0.999, -1, 0.5, 0.003], np.float32), (50, columns))
+        mask = None if kind is None else mask_from_scores(rng.random(weight.shape), kind)
+        weight = weight if mask is None else weight * mask
+        packed = quantize(weight, linear_layout(kind), kind, mask)
+        # As dense or 1:2 tiles the kernels read 0 2 4 6 1 3 5 7, or one of each pair, by twos.
+        integers = np.pad(packed.row_major().astype(int), ((0, 0), (0, -columns % 8)))
+        fours = integers.reshape(len(weight), -1, 2, 2)
+        sums = fours[:, :, 0, :, None] + fours[:, :, 1, None, :]
+        assert np.abs(sums).max() <= 128
+        assert np.abs(integers).max() <= 127
+
+    def test_no_value_is_further_off_than_half_a_step(self) -> None:
+        weight = np.random.default_rng(0).standard_normal((2500, 7)).astype(np.float32)
+        values, scales = quantize_rows(weight, small_pairs=True)
+        error = np.abs(values * scales[:, None].astype(np.float64) - weight)
+        assert np.all(error <= 0.5001 * scales[:, None])
+
+    def test_tables_use_all_of_the_range(self) -> None:
+        weight = np.array([[1, 0, 1, 0]], np.float32)
+        assert quantize(weight, QuantizedTable).values.tolist() == [[127, 0, 127, 0]]
 
 
 @pytest.mark.parametrize(("rows", "columns"), SHAPES)
 def test_pairs_place_by_place(rows: int, columns: int) -> None:
     weight, mask = pruned(rows, columns, ONE_OF_TWO)
     assert mask is not None
-    integers, scales = quantize_rows(weight)
+    integers, scales = quantize_rows(weight, small_pairs=True)
     packed = quantize(weight, QuantizedPairs, ONE_OF_TWO, mask)
     tiles, groups = -(-rows // 16), -(-columns // 8)
     assert packed.values.shape == (tiles, groups, 16, 4)
@@ -102,7 +141,7 @@ def test_shared_pairs_place_by_place(rows: int, columns: int) -> None:
     pattern = Pattern(1, 2, 32)
     weight, mask = pruned(rows, columns, pattern)
     assert mask is not None
-    integers, _ = quantize_rows(weight)
+    integers, _ = quantize_rows(weight, small_pairs=True)
     packed = quantize(weight, QuantizedSharedPairs, pattern, mask)
     tiles, fours = -(-rows // 16), 2 * -(-columns // 16)
     assert packed.values.shape == (tiles, fours, 16, 4)
@@ -122,7 +161,7 @@ def test_shared_pairs_place_by_place(rows: int, columns: int) -> None:
 @pytest.mark.parametrize(("rows", "columns"), [*SHAPES, (3, 1), (16, 7), (5, 13), (20, 12)])
 def test_dense_tiles_place_by_place(rows: int, columns: int) -> None:
     weight, _ = pruned(rows, columns, None)
-    integers, _ = quantize_rows(weight)
+    integers, _ = quantize_rows(weight, small_pairs=True)
     packed = quantize(weight, QuantizedDense)
     tiles, groups = -(-rows // 16), -(-columns // 8)
     assert packed.values.shape == (tiles, 2 * groups, 16, 4)
@@ -148,7 +187,7 @@ def test_every_layout_comes_back(pattern: str | None, shape: tuple[int, int]) ->
     packed = quantize(weight, linear_layout(kind), kind, mask)
     check_quantized(packed)
     assert (packed.rows, packed.columns, packed.pattern) == (*shape, kind)
-    integers, scales = quantize_rows(weight)
+    integers, scales = quantize_rows(weight, small_pairs=True)
     assert np.array_equal(packed.row_major(), integers)
     assert packed.row_major().dtype == np.int8
     dense = dequantize(packed)

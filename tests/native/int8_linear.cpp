@@ -51,7 +51,7 @@ struct Activations {
         }
     }
     static uint8_t draw(const Case& c, Random& random) {
-        if (c.contents == Contents::kExtreme)
+        if (c.contents == Contents::kExtreme || c.contents == Contents::kHalf)
             return static_cast<uint8_t>(random.pick({255, 255, 255, 0}));
         if (c.contents == Contents::kSparse && random.chance(0.8)) return 0;
         return static_cast<uint8_t>(random.between(0, 255));
@@ -179,7 +179,8 @@ Case drawn(const Int8Form& form, int rows, int columns, int tokens, Random& rand
            (rows + kTileRows - 1) / kTileRows,
            0,
            random.word()};
-    c.contents = random.pick({Contents::kRandom, Contents::kExtreme, Contents::kSparse});
+    c.contents =
+        random.pick({Contents::kRandom, Contents::kExtreme, Contents::kSparse, Contents::kHalf});
     c.exact = random.chance(0.6);
     c.residual = random.pick({Residual::kNone, Residual::kApart, Residual::kInPlace});
     if (random.chance(0.3)) {
@@ -204,14 +205,16 @@ void examples() {
         check(drawn(form, 768, 768, 17, random));
         check(drawn(form, 3072, 130, 7, random));
         check(drawn(form, 52, 3072, 33, random));
-        // The largest possible products: the sum of two does not fit 16 bits.
-        for (const int columns : {8, 100, 3072}) {
-            Case c = drawn(form, 33, columns, 9, random);
-            c.contents = Contents::kExtreme;
-            c.exact = true;
-            check(c);
-            check_row_sums(form, 33, form.fitting(columns), Contents::kExtreme, columns);
-        }
+        // The largest possible products, whose sum of two does not fit 16 bits, and the largest of
+        // which it does.
+        for (const Contents contents : {Contents::kExtreme, Contents::kHalf})
+            for (const int columns : {8, 100, 3072}) {
+                Case c = drawn(form, 33, columns, contents == Contents::kHalf ? 41 : 9, random);
+                c.contents = contents;
+                c.exact = true;
+                check(c);
+                check_row_sums(form, 33, form.fitting(columns), contents, columns);
+            }
     }
 }
 

@@ -11,7 +11,8 @@ namespace {
 void check(int rows, int columns, int tokens, int first_tile, int end_tile, bool in_place,
            uint64_t seed) {
     Random random(seed);
-    Int8Matrix matrix({Int8Layout::kPairs, 1, 2}, rows, columns, Contents::kRandom, random);
+    const Contents contents = random.pick({Contents::kRandom, Contents::kHalf});
+    Int8Matrix matrix({Int8Layout::kPairs, 1, 2}, rows, columns, contents, random);
     for (int row = 0; row < rows; ++row) {
         matrix.scales[row] = random.uniform(0.0f, 0.05f);
         matrix.bias[row] = random.normal();

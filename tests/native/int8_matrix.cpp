@@ -1,6 +1,7 @@
 #include "int8_matrix.h"
 
 #include "int8/weights.h"
+#include "shared_rows.h"
 
 #include <algorithm>
 
@@ -33,6 +34,9 @@ int8_t draw(Contents contents, Random& random) {
             return static_cast<int8_t>(random.pick({-128, 127, 127, -127}));
         case Contents::kSparse:
             return static_cast<int8_t>(random.chance(0.1) ? random.between(-128, 127) : 0);
+        case Contents::kHalf:
+            return static_cast<int8_t>(random.chance(0.6) ? random.pick({64, 64, -64})
+                                                          : random.between(-64, 64));
         default:
             return static_cast<int8_t>(random.between(-128, 127));
     }
@@ -156,7 +160,10 @@ Int8Weight Int8Matrix::weight() const {
     weight.scales = scales.data();
     weight.sums = sums.data();
     weight.bias = bias.data();
-    return form.layout == Int8Layout::kBitmap ? for_kernels(weight, converted) : weight;
+    if (form.layout == Int8Layout::kBitmap) weight = for_kernels(weight, converted);
+    const bool shared = form.layout == Int8Layout::kSharedPairs;
+    weight.small_pairs = has_small_pairs(shared ? kept_inputs(weight) : weight);
+    return weight;
 }
 
 }  // namespace sparsebert

@@ -22,7 +22,8 @@ struct Int8Form {
 
 extern const std::vector<Int8Form> kInt8Forms;
 
-enum class Contents { kRandom, kExtreme, kSparse };
+// kHalf: so small that the kernels may use has_small_pairs, mostly as large as that allows.
+enum class Contents { kRandom, kExtreme, kSparse, kHalf };
 
 struct Int8Matrix {
     Int8Matrix(const Int8Form& form, int rows, int columns, Contents contents, Random& random);

@@ -54,8 +54,8 @@ def expected_layout(name: str, shape: tuple[int, ...], pattern: str | None) -> s
     return {"1:2": "pairs", "1:2 shared by 16 rows": "shared-pairs"}.get(pattern, "panels")
 
 
-def rounded(weight: np.ndarray) -> np.ndarray:
-    values, scales = quantize_rows(weight)
+def rounded(weight: np.ndarray, layout: str | None = "dense") -> np.ndarray:
+    values, scales = quantize_rows(weight, small_pairs=layout != "table")
     return values.astype(np.float32) * scales[:, None]
 
 
@@ -79,7 +79,7 @@ def test_each_tensor_gets_its_layout(tmp_path: Path, head: str, pattern: str) ->
             continue
         assert isinstance(weight, Quantized), name
         assert weight.layout == layout, name
-        assert np.array_equal(to_dense(weight), rounded(source)), name
+        assert np.array_equal(to_dense(weight), rounded(source, layout)), name
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -116,7 +116,8 @@ def test_layers_that_are_dense_among_pruned_ones(tmp_path: Path) -> None:
     back = load_file(tmp_path / "back" / "model.safetensors")
     for name, tensor in tensors.items():
         layout = expected_layout(name.removeprefix("bert."), tensor.shape, None)
-        assert np.array_equal(back[name], tensor if layout is None else rounded(tensor)), name
+        expected = tensor if layout is None else rounded(tensor, layout)
+        assert np.array_equal(back[name], expected), name
 
 
 class TestUnpacking:
@@ -133,7 +134,7 @@ class TestUnpacking:
             layout = expected_layout(name.removeprefix("bert."), tensor.shape, pattern)
             kept = layout is None or "seq_relationship" in name or "position_ids" in name
             assert after[name].dtype == tensor.dtype
-            assert np.array_equal(after[name], tensor if kept else rounded(tensor)), name
+            assert np.array_equal(after[name], tensor if kept else rounded(tensor, layout)), name
         masks = read_masks(open_checkpoint(sparse))
         back = read_masks(open_checkpoint(tmp_path / "back"))
         assert set(back) == set(masks)
@@ -193,7 +194,8 @@ class TestUnpacking:
             source = checkpoint.weight(name)
             dense = to_dense(weight)
             assert dense.dtype == np.float32
-            expected = rounded(source) if isinstance(weight, Quantized) else source
+            is_int8 = isinstance(weight, Quantized)
+            expected = rounded(source, weight.layout) if is_int8 else source
             assert np.array_equal(dense, expected), name
 
 
@@ -330,4 +332,5 @@ def test_an_odd_number_of_inputs_is_dense(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(dense)
     for name, weight in open_packed(tmp_path / "packed").weights.items():
         if isinstance(weight, Quantized):
-            assert np.array_equal(to_dense(weight), rounded(checkpoint.weight(name))), name
+            expected = rounded(checkpoint.weight(name), weight.layout)
+            assert np.array_equal(to_dense(weight), expected), name

@@ -120,12 +120,15 @@ class AfterEncoder(ReferenceInt8):
 
 class TestAgainstNumpy:
     @pytest.mark.parametrize("shape", [(1, 2), (3, 7), (40, 37), (64, 96)])
-    def test_weights_are_rounded_as_packing_rounds_them(self, shape: tuple[int, int]) -> None:
+    @pytest.mark.parametrize("small_pairs", [False, True])
+    def test_weights_are_rounded_as_packing_rounds_them(
+        self, shape: tuple[int, int], small_pairs: bool
+    ) -> None:
         weight = np.random.default_rng(0).normal(size=shape).astype(np.float32)
         weight[0] *= 1e-30
         weight[-1] = 0 if len(weight) > 2 else weight[-1]
-        q, scale = functions.quantize_weight(torch.from_numpy(weight))
-        wanted, scales = quantize_rows(weight)
+        q, scale = functions.quantize_weight(torch.from_numpy(weight), small_pairs)
+        wanted, scales = quantize_rows(weight, small_pairs)
         np.testing.assert_array_equal(q.numpy(), wanted)
         np.testing.assert_array_equal(scale.numpy()[:, 0], scales)
 
@@ -256,7 +259,8 @@ class TestAgainstTheEngine:
 
         floats = relative(logits(torch_model(folder, head)), wanted)
         found = relative(logits(in_int8(torch_model(folder, head))), wanted)
-        assert found < STEP
+        # A value between two steps may be rounded up by one and down by the other.
+        assert found < 2 * STEP
         assert found < floats / 2
 
     def test_on_a_real_model(self, minilm: Path, tmp_path: Path) -> None:
@@ -290,7 +294,7 @@ class TestGradients:
         weight = torch.randn(7, 9, dtype=torch.float64, requires_grad=True)
         bias = torch.randn(7, dtype=torch.float64, requires_grad=True)
         rows = quantize_activations(x.detach().numpy())
-        q, scale = quantize_rows(weight.detach().numpy().astype(np.float32))
+        q, scale = quantize_rows(weight.detach().numpy().astype(np.float32), small_pairs=True)
         w = torch.from_numpy(q.astype(np.float64) * scale[:, None])
         wanted = functional.linear(
             self.through(x, torch.from_numpy(rows.floats)), self.through(weight, w), bias
@@ -298,7 +302,7 @@ class TestGradients:
         given = torch.randn_like(wanted)
         wanted.backward(given)
         mine = [each.detach().float().requires_grad_() for each in (x, weight, bias)]
-        found = functions.Int8Linear.apply(*mine)
+        found = functions.Int8Linear.apply(*mine, True)
         torch.testing.assert_close(found, wanted.float(), rtol=1e-5, atol=1e-5)
         found.backward(given.float())
         for a, b in zip(mine, (x, weight, bias)):

@@ -166,8 +166,10 @@ class Reader {
         int32_t* sums = model_.sums.emplace_back(std::make_unique<int32_t[]>(size)).get();
         const auto scratch = std::make_unique<int8_t[]>(int8_expansion(weight.columns));
         const bool shared = weight.layout == Int8Layout::kSharedPairs;
-        kernels_.row_sums(shared ? kept_inputs(weight) : weight, sums, scratch.get());
+        const Int8Weight read = shared ? kept_inputs(weight) : weight;
+        kernels_.row_sums(read, sums, scratch.get());
         weight.sums = sums;
+        weight.small_pairs = kernels_.asks_for_small_pairs && has_small_pairs(read);
     }
 
     const Weights& weights_;

@@ -1,5 +1,6 @@
 // AVX2 without VNNI. vpmaddubsw would saturate (2 x 255 x 127 does not fit 16 bits), so bytes are
-// widened to words for vpmaddwd, which is exact.
+// widened to words for vpmaddwd, which is exact. Weights for which vpmaddubsw is exact too go to
+// avx2_bytes.cpp.
 #include <immintrin.h>
 
 #include <algorithm>
@@ -28,6 +29,9 @@ inline __m256i multiply_add(__m256i sums, __m256i inputs, __m256i weights) {
 }
 
 #include "avx2.inl"
+#include "rows.inl"
+
+#include "attention.inl"
 
 // Lookup tables hold words: two of a row's kept values per register.
 constexpr int kParts = 2, kFewestLookupTokens = 16;
@@ -64,12 +68,23 @@ inline __m256i add_products(__m256i sums, __m256i inputs, __m256i weights) {
 
 #include "avx2_lookup.inl"
 
+void linear_of_any(const Int8Linear& call, int tile_begin, int tile_end) {
+    const bool small = call.weight->small_pairs;
+    (small ? linear_of_small_pairs : linear)(call, tile_begin, tile_end);
+}
+
+void lookup_of_any(const Int8Linear& call, int tile_begin, int tile_end) {
+    const bool small = call.weight->small_pairs;
+    (small ? lookup_of_small_pairs : linear_by_lookup)(call, tile_begin, tile_end);
+}
+
 }  // namespace
 
 const Int8Kernels kAvx2LookupInt8 = {
-    "avx2 lookup", linear_by_lookup, row_sums,   attention, activate, gate,
-    norm,          split_heads,      add_scaled, dot,       rotate,   gather};
-const Int8Kernels kAvx2Int8 = {"avx2", linear,      row_sums,   attention, activate, gate,
-                               norm,   split_heads, add_scaled, dot,       rotate,   gather};
+    "avx2 lookup", lookup_of_any, row_sums, attention, activate, gate, norm,
+    split_heads,   add_scaled,    dot,      rotate,    gather,   true};
+const Int8Kernels kAvx2Int8 = {"avx2", linear_of_any, row_sums,    attention,  activate,
+                               gate,   norm,          split_heads, add_scaled, dot,
+                               rotate, gather,        true};
 
 }  // namespace sparsebert

@@ -1,4 +1,4 @@
-// 256 bits: half a tile per register. Included by files that have defined
+// 256 bits: half a tile per register, and linear layers. Included by files that have defined
 //   multiply_add(sums, inputs, weights)   adds to each int32 its four products of u8 by s8
 #pragma once
 
@@ -85,8 +85,6 @@ inline void dot_rows(Sums& sums, const uint8_t* inputs, const Weights& weights) 
 #include "floats_avx2.inl"
 
 #include "blends.inl"
-#include "rows.inl"
 #include "tiles.inl"
 
-#include "attention.inl"
 #include "linear.inl"

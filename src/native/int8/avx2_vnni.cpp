@@ -19,7 +19,11 @@ inline __m256i multiply_add(__m256i sums, __m256i inputs, __m256i weights) {
     return _mm256_dpbusd_avx_epi32(sums, inputs, weights);
 }
 
-#include "avx2_vnni.inl"
+#include "avx2.inl"
+#include "rows.inl"
+
+#include "attention.inl"
+#include "avx2_byte_lookup.inl"
 
 }  // namespace
 

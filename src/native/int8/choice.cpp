@@ -47,6 +47,7 @@ struct Layer {
         weight.bits = bits.data();
         weight.scales = weight.bias = scales.data();
         weight.sums = sums.data();
+        weight.small_pairs = true;  // as `sparsebert pack` writes them, and these zeros have them
         scratch.reserve(int8_linear_scratch(kFeatures));
     }
 

@@ -32,7 +32,7 @@ inline Sums missing_sums(const int8_t* values, int fours) {
     return scaled_sums(sums, kInputOffset);
 }
 
-void row_sums(const Int8Weight& w, int32_t* out, int8_t* scratch) {
+[[maybe_unused]] void row_sums(const Int8Weight& w, int32_t* out, int8_t* scratch) {
     const bool expanded = w.layout != Int8Layout::kPairs && w.layout != Int8Layout::kDense;
     const int fours = w.layout == Int8Layout::kPairs ? w.groups() : 2 * w.groups();
     for (int tile = 0; tile < w.tiles(); ++tile) {

@@ -48,6 +48,7 @@ struct Int8Weight {
     const float* scales = nullptr;
     const int32_t* sums = nullptr;  // of each row's values
     const float* bias = nullptr;
+    bool small_pairs = false;  // has_small_pairs (weights.h), if the kernels ask for it
 
     int tiles() const { return (rows + kTileRows - 1) / kTileRows; }
     int groups() const { return (columns + kGroupInputs - 1) / kGroupInputs; }
@@ -211,7 +212,13 @@ struct Int8Kernels {
     // Copies the inputs of one token that a kSharedPairs block reads to `out`: the four of each
     // group of eight that `second` chooses.
     void (*gather)(const uint8_t* x, const uint8_t* second, int fours, uint8_t* out);
+    // Whether `linear` is faster for weights that are marked as having small pairs.
+    bool asks_for_small_pairs = false;
 };
+
+// `linear` of AVX2 without VNNI for such weights, without and with lookup tables (avx2_bytes.cpp).
+void linear_of_small_pairs(const Int8Linear&, int tile_begin, int tile_end);
+void lookup_of_small_pairs(const Int8Linear&, int tile_begin, int tile_end);
 
 extern const Int8Kernels kPortableInt8;
 extern const Int8Kernels kAvx2Int8;

@@ -1,5 +1,7 @@
 #include "weights.h"
 
+#include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 namespace sparsebert {
@@ -55,6 +57,18 @@ Int8Weight for_kernels(const Int8Weight& bitmap, Bytes& memory) {
     found.values = values;
     found.bits = pairs ? bits : nullptr;
     return found;
+}
+
+bool has_small_pairs(const Int8Weight& weight) {
+    size_t bytes = static_cast<size_t>(weight.tiles()) * int8_expansion(weight.columns);
+    if (weight.layout == Int8Layout::kPairs)
+        bytes /= 2;
+    else if (weight.layout != Int8Layout::kDense)
+        return false;
+    int largest = 0;  // of |a + b|: two of opposite signs always fit
+    for (size_t i = 0; i < bytes; i += 2)
+        largest = std::max(largest, std::abs(weight.values[i] + weight.values[i + 1]));
+    return largest <= 128;
 }
 
 }  // namespace sparsebert

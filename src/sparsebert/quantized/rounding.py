@@ -1,4 +1,11 @@
-"""Quantization to int8 by rows: scale = max |weight| / 127 of a row, q = rint(weight / scale)."""
+"""Quantization to int8 by rows: q = rint(weight / scale of the row).
+
+A table's scale is max |weight| / 127. The weights of a linear layer are kept a little smaller, so
+that CPUs without VNNI may add the products of two neighbours, u8 by s8, in 16 bits (vpmaddubsw):
+where two neighbours have one sign, they add up to at most 128, and 255 x 128 < 2^15. Neighbours are
+one of the first two and one of the last two of every four adjacent inputs, in 1:2 and dense layouts
+alike. The scale is the largest such sum / 127, and rounding adds at most 1/2 to each of the two.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +14,7 @@ import numpy.typing as npt
 
 from sparsebert.errors import PatternError
 from sparsebert.patterns import BoolMatrix, Pattern
-from sparsebert.quantized.layouts import Int8, Quantized
+from sparsebert.quantized.layouts import Int8, Quantized, QuantizedTable
 
 Float32 = npt.NDArray[np.float32]
 
@@ -15,20 +22,37 @@ _LIMIT = 127
 _CHUNK = 1024  # rows quantized at a time, so that the temporaries stay small
 
 
-def quantize_rows(weight: Float32) -> tuple[Int8, Float32]:
-    """Finite float32 ``[rows, columns]`` as int8 of that shape, and float32 scales ``[rows]``."""
+def quantize_rows(weight: Float32, small_pairs: bool = False) -> tuple[Int8, Float32]:
+    """Finite float32 ``[rows, columns]`` as int8 of that shape, and float32 scales ``[rows]``.
+
+    ``small_pairs`` leaves room for sums of neighbours, as in a linear layer.
+    """
     values = np.empty(weight.shape, np.int8)
     scales = np.empty(len(weight), np.float32)
     for start in range(0, len(weight), _CHUNK):
         rows = slice(start, start + _CHUNK)
         part = weight[rows]
-        largest = np.abs(np.maximum(part.max(1), -part.min(1)))  # a row of zeros may give -0.0
-        scales[rows] = largest / np.float32(_LIMIT)
+        scales[rows] = (_scales_of_pairs if small_pairs else _scales)(part)
         # If the scale underflows to 0, its row is 0; if it nearly does, values may exceed 127.
         divisor = np.where(scales[rows] > 0, scales[rows], np.float32(np.inf))
         quotient = np.rint(part / divisor[:, None])
         values[rows] = np.clip(quotient, -_LIMIT, _LIMIT, out=quotient)
     return values, scales
+
+
+def _scales(weight: Float32) -> Float32:
+    largest = np.abs(np.maximum(weight.max(1), -weight.min(1)))  # a row of zeros may give -0.0
+    scales: Float32 = largest / np.float32(_LIMIT)
+    return scales
+
+
+def _scales_of_pairs(weight: Float32) -> Float32:
+    padded = np.pad(weight, ((0, 0), (0, -weight.shape[1] % 4)))
+    fours = padded.reshape(len(weight), -1, 2, 2) / np.float32(_LIMIT)  # so that sums are finite
+    positive = np.maximum(fours, 0).max(3).sum(2).max(1)
+    negative = np.maximum(-fours, 0).max(3).sum(2).max(1)
+    scales: Float32 = np.maximum(positive, negative)
+    return scales
 
 
 def quantize(
@@ -44,7 +68,7 @@ def quantize(
     if pattern is not None and (mask is None or bool(np.any(weight[~mask]))):
         raise PatternError("a weight outside the mask is not zero.")
     layout.shapes(len(weight), weight.shape[1], pattern)
-    values, scales = quantize_rows(weight)
+    values, scales = quantize_rows(weight, small_pairs=layout is not QuantizedTable)
     parts = layout.arrange(values, pattern, mask)
     return layout(weight.shape[1], scales=scales, pattern=pattern, **parts)
 

@@ -55,22 +55,36 @@ def quantize_signed(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x * scale.clamp(min=_SMALLEST).reciprocal_()).round_(), scale
 
 
-def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+def quantize_weight(weight: Tensor, small_pairs: bool = False) -> tuple[Tensor, Tensor]:
     """float32 ``[..., columns]`` as `sparsebert.quantized.quantize_rows` packs it, q in float32."""
-    scale = torch.maximum(weight.amax(-1, keepdim=True), -weight.amin(-1, keepdim=True)).abs() / 127
+    if small_pairs:
+        padded = functional.pad(weight, (0, -weight.shape[-1] % 4))
+        fours = padded.reshape(*padded.shape[:-1], -1, 2, 2) / 127
+        scale = torch.maximum(
+            fours.clamp(min=0).amax(-1).sum(-1).amax(-1, keepdim=True),
+            fours.neg().clamp_(min=0).amax(-1).sum(-1).amax(-1, keepdim=True),
+        )
+    else:
+        largest = torch.maximum(weight.amax(-1, keepdim=True), -weight.amin(-1, keepdim=True))
+        scale = largest.abs() / 127
     divisor = scale.masked_fill(scale == 0, torch.inf)
     return (weight / divisor).round_().clamp_(-127, 127), scale
 
 
 class Int8Linear(Function):
-    """y = W^ x^ + b for x [..., columns], ``weight`` [rows, columns], ``bias`` [rows] or None."""
+    """y = W^ x^ + b for x [..., columns], ``weight`` [rows, columns], ``bias`` [rows] or None.
+
+    ``small_pairs`` as for `quantize_weight`: False for a decoder, which is packed as a table.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, small_pairs: bool
+    ) -> Tensor:
         ctx.gradient_dtype = _gradient_dtype(x)
         with torch.autocast(x.device.type, enabled=False):
             q, scale, zero = quantize_tokens(x.float().flatten(0, -2))
-            w, weight_scale = quantize_weight(weight)
+            w, weight_scale = quantize_weight(weight, small_pairs)
             w, weight_scale = w.to(torch.int8), weight_scale.T
             ctx.save_for_backward(q, scale, zero, w, weight_scale)
             y = integer_product(q, zero, w).mul_(scale * weight_scale)
@@ -92,7 +106,7 @@ class Int8Linear(Function):
             dw = ((dy * scale).to(dtype).T @ centred).float()
         if ctx.needs_input_grad[2]:
             db = dy.sum(0)
-        return dx, dw, db
+        return dx, dw, db, None
 
 
 class Int8Rows(Function):

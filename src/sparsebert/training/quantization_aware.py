@@ -74,8 +74,8 @@ def int8_arithmetic(model: nn.Module) -> Iterator[None]:
 
         for name, module in checked.named_modules():
             if isinstance(module, nn.Linear):
-                in_floats = name == last and head is not Head.MASKED_LM
-                replace(module, _linear if in_floats else _int8_linear)
+                of_head = _int8_table if head is Head.MASKED_LM else _linear
+                replace(module, of_head if name == last else _int8_linear)
             elif isinstance(module, nn.Embedding):
                 if family.canonical(f"{name}.weight") != RELATIVE_BIAS:
                     undo.callback(module.register_forward_hook(_round_rows).remove)
@@ -122,7 +122,11 @@ def _checked(model: nn.Module) -> PreTrainedModel:
 
 
 def _int8_linear(linear: nn.Linear, x: Tensor) -> Any:
-    return Int8Linear.apply(x, linear.weight, linear.bias)  # type: ignore[no-untyped-call]
+    return Int8Linear.apply(x, linear.weight, linear.bias, True)  # type: ignore[no-untyped-call]
+
+
+def _int8_table(decoder: nn.Linear, x: Tensor) -> Any:
+    return Int8Linear.apply(x, decoder.weight, decoder.bias, False)  # type: ignore[no-untyped-call]
 
 
 def _linear(linear: nn.Linear, x: Tensor) -> Tensor:

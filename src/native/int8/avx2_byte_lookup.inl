@@ -1,10 +1,7 @@
-// 256-bit vpdpbusd. Included by files that have defined `multiply_add` in the encoding that their
-// CPUs have: VEX (AVX-VNNI) or EVEX (AVX-512 VL).
+// Lookup tables of bytes, for a `multiply_add` that takes bytes.
 #pragma once
 
-#include "avx2.inl"
-
-// Lookup tables hold bytes: a row's kept values of a group are one dword.
+// A row's kept values of a group are one dword.
 constexpr int kParts = 1, kFewestLookupTokens = 32;
 
 inline void split_group(const uint64_t (&groups)[8], __m256i (&firsts)[1], __m256i (&seconds)[1]) {
