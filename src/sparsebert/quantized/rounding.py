@@ -48,11 +48,13 @@ def _scales(weight: Float32) -> Float32:
 
 def _scales_of_pairs(weight: Float32) -> Float32:
     padded = np.pad(weight, ((0, 0), (0, -weight.shape[1] % 4)))
-    fours = padded.reshape(len(weight), -1, 2, 2) / np.float32(_LIMIT)  # so that sums are finite
-    positive = np.maximum(fours, 0).max(3).sum(2).max(1)
-    negative = np.maximum(-fours, 0).max(3).sum(2).max(1)
-    scales: Float32 = np.maximum(positive, negative)
-    return scales
+    padded /= np.float32(_LIMIT)  # so that sums are finite
+    # In strides: a reduction over axes of two takes ten times as long.
+    high = np.maximum(np.maximum(padded[:, ::2], padded[:, 1::2]), 0)
+    low = np.minimum(np.minimum(padded[:, ::2], padded[:, 1::2]), 0)
+    most, least = high[:, ::2] + high[:, 1::2], low[:, ::2] + low[:, 1::2]
+    scales: Float32 = np.maximum(most.max(1), -least.min(1))
+    return np.abs(scales)  # a row of zeros may give -0.0
 
 
 def quantize(

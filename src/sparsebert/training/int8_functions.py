@@ -58,12 +58,13 @@ def quantize_signed(x: Tensor) -> tuple[Tensor, Tensor]:
 def quantize_weight(weight: Tensor, small_pairs: bool = False) -> tuple[Tensor, Tensor]:
     """float32 ``[..., columns]`` as `sparsebert.quantized.quantize_rows` packs it, q in float32."""
     if small_pairs:
-        padded = functional.pad(weight, (0, -weight.shape[-1] % 4))
-        fours = padded.reshape(*padded.shape[:-1], -1, 2, 2) / 127
-        scale = torch.maximum(
-            fours.clamp(min=0).amax(-1).sum(-1).amax(-1, keepdim=True),
-            fours.neg().clamp_(min=0).amax(-1).sum(-1).amax(-1, keepdim=True),
-        )
+        padded = functional.pad(weight, (0, -weight.shape[-1] % 4)) / 127
+        high = torch.maximum(padded[..., ::2], padded[..., 1::2]).clamp_(min=0)
+        low = torch.minimum(padded[..., ::2], padded[..., 1::2]).clamp_(max=0)
+        most = high[..., ::2] + high[..., 1::2]
+        least = low[..., ::2] + low[..., 1::2]
+        largest = torch.maximum(most.amax(-1, keepdim=True), -least.amin(-1, keepdim=True))
+        scale = largest.abs()
     else:
         largest = torch.maximum(weight.amax(-1, keepdim=True), -weight.amin(-1, keepdim=True))
         scale = largest.abs() / 127
