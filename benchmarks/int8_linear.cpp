@@ -1,13 +1,15 @@
 // Speed of the int8 linear kernels alone, one thread, dense beside 1:2, in interleaved rounds.
 //   cmake -S . -B build/bench -DSPARSEBERT_MODULE=OFF -DSPARSEBERT_BENCHMARKS=ON
 //   cmake --build build/bench --target int8_linear_bench
-//   build/bench/int8_linear_bench [instruction set]
+//   build/bench/int8_linear_bench [instruction set [largest weight]]
 // GOP/s count the dense layer's 2 x rows x columns x tokens, so that dense and 1:2 compare by time.
 // 1:2 runs by blends and, if the set has them, by lookup tables, which leave few tokens to blends.
+// Weights are at most 64, so that AVX2 multiplies bytes; with 127 it multiplies words.
 // `L1 dense` is a small dense layer in the same round: what the machine could do at that moment.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <random>
 #include <string>
 #include <vector>
@@ -28,15 +30,16 @@ double time_of(Work work, int repeats) {
 }
 
 struct Case {
-    Case(int rows, int columns, int tokens_) : tokens(tokens_) {
+    Case(int rows, int columns, int tokens_, int largest) : tokens(tokens_) {
         std::mt19937_64 random(1);
         dense.rows = pairs.rows = rows;
         dense.columns = pairs.columns = columns;
         const size_t count = static_cast<size_t>(dense.tiles()) * int8_expansion(columns);
         int8_t* weights = reinterpret_cast<int8_t*>(values.reserve(count));
-        for (size_t i = 0; i < count; ++i)  // small pairs, as `sparsebert pack` writes them
-            weights[i] = static_cast<int8_t>(random() % 129 - 64);
-        dense.small_pairs = pairs.small_pairs = true;
+        for (size_t i = 0; i < count; ++i)
+            weights[i] =
+                static_cast<int8_t>(static_cast<int>(random() % (2 * largest + 1)) - largest);
+        dense.small_pairs = pairs.small_pairs = largest <= 64;
         bits.resize(static_cast<size_t>(pairs.tiles()) * pairs.groups());
         for (uint64_t& word : bits) word = random();
         scales.assign(dense.tiles() * kTileRows, 0.01f);
@@ -94,11 +97,12 @@ int main(int count, char** arguments) {
     std::printf("%s, one thread, median of 15 rounds, GOP/s\n", set.name);
     std::printf("%6s %6s %6s %10s %10s %10s %8s %10s %14s\n", "rows", "inputs", "tokens", "dense",
                 "1:2 blend", "1:2 lookup", "ratio", "L1 dense", "1:2 / L1 dense");
-    Case small(48, 256, 48);
+    const int largest = count > 2 ? std::atoi(arguments[2]) : 64;
+    Case small(48, 256, 48, largest);
     for (const auto& [rows, columns] :
          {std::pair{768, 768}, {3072, 768}, {768, 3072}, {384, 384}, {1536, 384}, {384, 1536}})
         for (const int tokens : {1, 4, 16, 32, 48, 64, 128}) {
-            Case layer(rows, columns, tokens);
+            Case layer(rows, columns, tokens, largest);
             std::vector<double> dense, blend, lookup, limit, share;
             for (int round = 0; round < 15; ++round) {
                 dense.push_back(gops(*set.int8, layer, layer.dense));

@@ -5,6 +5,7 @@ that CPUs without VNNI may add the products of two neighbours, u8 by s8, in 16 b
 where two neighbours have one sign, they add up to at most 128, and 255 x 128 < 2^15. Neighbours are
 one of the first two and one of the last two of every four adjacent inputs, in 1:2 and dense layouts
 alike. The scale is the largest such sum / 127, and rounding adds at most 1/2 to each of the two.
+That costs less than weights of 7 bits, the reduced range that is used elsewhere for this purpose.
 """
 
 from __future__ import annotations
