@@ -94,9 +94,10 @@ void Positions::fill(Angles& angles) const {
     angles.cosines.resize(count);
     angles.sines.resize(count);
     for (int d = 0; d < half_; ++d) {
-        // In float32, as in transformers: far from the start its rounding matters.
-        const float power =
-            std::pow(angles.speed.theta, static_cast<float>(d) / static_cast<float>(half_));
+        // To float32, as in transformers: far from the start its rounding matters. Functions of
+        // doubles, because those of floats differ between C libraries in the last bit.
+        const double exponent = static_cast<float>(d) / static_cast<float>(half_);
+        const float power = static_cast<float>(std::pow(double{angles.speed.theta}, exponent));
         const float frequency = 1.0f / power / angles.speed.factor;
         for (int position = 0; position < capacity_; ++position) {
             const double angle = static_cast<float>(position) * frequency;

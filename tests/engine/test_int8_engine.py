@@ -38,6 +38,8 @@ from sparsebert.quantized import (
 )
 
 SETS = available_instruction_sets()
+# Those that round a product and a sum at once.
+FUSED = [name for name in SETS if name != "portable"]
 # Hidden, intermediate, heads: sizes that neither 16 nor 8 divides, and some that both do.
 SHAPES = [(36, 52, 3), (52, 36, 4), (96, 132, 3), (128, 512, 4)]
 # By turns of the layers' names; "mixed" is a model of which each layer is stored otherwise.
@@ -292,6 +294,27 @@ def test_many_python_threads_share_one_encoder(isa: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         for found, right in zip(pool.map(lambda a: encoder.head(*a), work), alone):
             np.testing.assert_array_equal(found, right)
+
+
+@pytest.mark.skipif(len(FUSED) < 2, reason="one instruction set here that rounds as others do")
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("head", "pattern"),
+    [("masked-lm", pattern) for pattern in PATTERNS] + [("sequence-classification", "mixed")],
+)
+def test_instruction_sets_give_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch, head: str, pattern: str, shape: Any
+) -> None:
+    config, weights = model(head, pattern, shape)
+    *_, arrays = batch(LENGTHS)
+    found = []
+    for isa in FUSED:
+        monkeypatch.setenv("SPARSEBERT_ISA", isa)
+        encoder = Encoder(config, weights, threads=1)
+        found.append((encoder.hidden(*arrays), encoder.head(*arrays), encoder.pooled(*arrays)))
+    for others in found[1:]:
+        for one, other in zip(found[0], others, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_an_empty_batch_gives_empty_results() -> None:

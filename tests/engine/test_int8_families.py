@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_int8_engine import STEP, AfterEncoder, joined, packed, relative
+from test_int8_engine import FUSED, STEP, AfterEncoder, joined, packed, relative
 
 from family_configs import parse
 from reference_bert import ReferenceBert
@@ -187,3 +187,25 @@ def test_batch_composition_changes_no_bit(isa: str, kind: str) -> None:
     for place, (row, kinds) in enumerate(zip(ids, types, strict=True)):
         alone = encoder.hidden(*joined([row], [kinds]))
         np.testing.assert_array_equal(together[place], alone)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_first_tokens_alone_change_no_bit(isa: str, kind: str) -> None:
+    config, weights = model(kind, layers=2)
+    *_, arrays = batch(config)
+    encoder = Encoder(config, weights, threads=2)
+    found = encoder.pooled(*arrays, mode="cls", normalize=False)
+    np.testing.assert_array_equal(found, encoder.hidden(*arrays)[arrays[2][:-1]])
+
+
+@pytest.mark.skipif(len(FUSED) < 2, reason="one instruction set here that rounds as others do")
+@pytest.mark.parametrize("kind", MODELS)
+def test_instruction_sets_give_the_same_bits(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    config, weights = model(kind, layers=2)
+    *_, arrays = batch(config)
+    found = []
+    for isa in FUSED:
+        monkeypatch.setenv("SPARSEBERT_ISA", isa)
+        found.append(Encoder(config, weights, threads=1).hidden(*arrays))
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0], other)

@@ -7,6 +7,7 @@
 //   sq[i] spk[j - i] sum_d Q[i][d] PK[j - i][d] + sk[j] spq[j - i] sum_d PQ[j - i][d] K[j][d]
 #pragma once
 
+#include "float_sums.inl"
 #include "runs.inl"
 
 // 255 x 2^x for x <= 0, to a relative error of 8e-6: far below the resolution of eight-bit
@@ -137,28 +138,28 @@ inline float softmax(const HeadTiles& head, const float* row, uint8_t* out, int 
                      float highest_score) {
     const Vec highest = Vec::broadcast(highest_score);
     const float* inverses = head.value_inverses;
-    Vec totals[4];  // a single one would be bound by latency
-    for (Vec& total : totals) total = Vec::broadcast(0.0f);
-    const auto power = [&](int i, Vec& total) {
-        const Vec power = exp2_times_255(sub(Vec::load(row + i), highest));
-        total = fma(power, Vec::load(inverses + i), total);
-        return power;
+    // One chain is enough: the powers take longer than its additions wait for each other.
+    Chains<1> total;
+    const auto powers = [&](int j, Vec* lanes) {
+        total.include(0, [&](int i, Vec sum) {
+            const Vec power = exp2_times_255(sub(Vec::load(row + j + i), highest));
+            lanes[i / Vec::kWidth] = power;
+            return fma(power, Vec::load(inverses + j + i), sum);
+        });
     };
     int j = begin;
     for (; j + 64 <= end; j += 64) {
         Vec lanes[4 * kTileVectors];
-#pragma GCC unroll 16
-        for (int v = 0; v < 4 * kTileVectors; ++v)
-            lanes[v] = power(j + v * Vec::kWidth, totals[v % 4]);
+#pragma GCC unroll 4
+        for (int part = 0; part < 4; ++part) powers(j + part * 16, lanes + part * kTileVectors);
         store_64_bytes(lanes, out + j);
     }
     for (; j < end; j += 16) {
         Vec lanes[kTileVectors];
-#pragma GCC unroll 4
-        for (int v = 0; v < kTileVectors; ++v) lanes[v] = power(j + v * Vec::kWidth, totals[v]);
+        powers(j, lanes);
         store_bytes(lanes, out + j);
     }
-    return 1.0f / lane_sum(add(add(totals[0], totals[1]), add(totals[2], totals[3])));
+    return 1.0f / total.total();
 }
 
 // Stores 16 columns of a query's context without writing into the next head's.

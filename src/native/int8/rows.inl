@@ -3,6 +3,7 @@
 
 #include "../kernels/math.inl"
 #include "../kernels/rotate.inl"
+#include "float_sums.inl"
 
 // x/2 (1 + erf(x / sqrt 2)) as x (1/2 + c P(c^2)), c = x clamped to [-4, 4], P of degree 6 fitted
 // by minimax with P(16) = 1/8: absolute error below 2e-4, a fraction of a step of the uint8 that
@@ -124,19 +125,19 @@ void activate(const FloatRows& x, int features, Activation activation, const Int
     });
 }
 
-// Sums over a row in four chains, because a single one would be bound by latency. `count` is a
-// multiple of 16.
+// `count` is a multiple of 16.
 template <typename Step>
 inline float row_sum(const float* x, int count, Step step) {
-    Vec sums[4];
-    for (Vec& sum : sums) sum = Vec::broadcast(0.0f);
+    Chains<4> sums;
+    const auto next = [&](int chain, const float* from) {
+        sums.include(chain, [&](int i, Vec sum) { return step(Vec::load(from + i), sum); });
+    };
     int i = 0;
-    for (; i + 4 * Vec::kWidth <= count; i += 4 * Vec::kWidth)
+    for (; i + 64 <= count; i += 64)
 #pragma GCC unroll 4
-        for (int chain = 0; chain < 4; ++chain)
-            sums[chain] = step(Vec::load(x + i + chain * Vec::kWidth), sums[chain]);
-    for (; i < count; i += Vec::kWidth) sums[0] = step(Vec::load(x + i), sums[0]);
-    return lane_sum(add(add(sums[0], sums[1]), add(sums[2], sums[3])));
+        for (int chain = 0; chain < 4; ++chain) next(chain, x + i + chain * 16);
+    for (; i < count; i += 16) next(0, x + i);
+    return sums.total();
 }
 
 void norm(const FloatRows& x, const Int8Norm& norm, const Int8Rows* out, int row) {
@@ -284,11 +285,13 @@ void add_scaled(const int8_t* row, float scale, int count, float* y) {
 }
 
 float dot(const float* a, const float* b, int count) {
-    Vec total = Vec::broadcast(0.0f);
+    Chains<1> sums;
     int i = 0;
-    for (; i + Vec::kWidth <= count; i += Vec::kWidth)
-        total = fma(Vec::load(a + i), Vec::load(b + i), total);
-    float result = lane_sum(total);
+    for (; i + 16 <= count; i += 16)
+        sums.include(0, [&](int j, Vec sum) {
+            return fma(Vec::load(a + i + j), Vec::load(b + i + j), sum);
+        });
+    float result = sums.total();
     for (; i < count; ++i) result += a[i] * b[i];
     return result;
 }

@@ -1,6 +1,5 @@
-// 16 floats in several registers. With as many lanes as AVX-512, sums over a row are added in the
-// same order, so that results are the same to the bit. Included by files that have defined
-// `part::Vec`, one register, with `largest` and `lane_sum`.
+// 16 floats in several registers. Included by files that have defined `part::Vec`, one register,
+// with `largest` and `lane_sum`.
 #pragma once
 
 struct Vec {

@@ -8,7 +8,7 @@ void rotate(float* a, float* b, const float* cosines, const float* sines, int co
         const Vec x = Vec::load(a + i), y = Vec::load(b + i);
         const Vec c = Vec::load(cosines + i), s = Vec::load(sines + i);
         sub(mul(x, c), mul(y, s)).store(a + i);
-        fma(x, s, mul(y, c)).store(b + i);
+        add(mul(x, s), mul(y, c)).store(b + i);
     }
     for (; i < count; ++i) {
         const float x = a[i], y = b[i];
