@@ -12,10 +12,11 @@ from checkout import CHECKOUT
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 PAGE = (CHECKOUT / "docs" / "performance.md").read_text(encoding="utf-8")
-CPUS = {
+CPUS = {  # a section, and what links to it
     "AMD EPYC, Zen 4": "amd-epyc-zen-4",
     "AMD EPYC, Zen 5": "amd-epyc-zen-5",
     "Intel Xeon with AMX": "intel-xeon-with-amx",
+    "AVX2": "avx2",
 }
 INT8 = "int8 1:2 vs fastest int8 peer"
 BF16 = "bf16 1:2 vs OpenVINO bf16"
