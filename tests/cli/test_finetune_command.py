@@ -145,6 +145,8 @@ def test_ctrl_c_says_how_to_go_on(work: Path) -> None:
     out = work / "stopped"
     options = ["--task", "custom", "--data", work / "data", "--epochs", 400, "--batch-size", 8]
     command = [sys.executable, "-m", "sparsebert", "finetune", work / "sparse", out, *options]
+    # Its parents may ignore SIGINT, as jobs in a shell's background do, and it would, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr is not None
         for line in running.stderr:
