@@ -13,6 +13,8 @@ namespace {
 
 #include "kernels/vec_portable.inl"
 
+inline Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
+
 #include "kernels/activation.inl"
 #include "tile_plain.inl"
 

@@ -11,9 +11,11 @@
 #include "runs.inl"
 
 // 255 x 2^x for x <= 0, to a relative error of 8e-6: far below the resolution of eight-bit
-// probabilities.
+// probabilities. Exactly 0 below -126.5: a sum may include keys outside a window or not, by how
+// many queries a set takes together, and the smallest power would round the other way what lies
+// half way between two floats.
 inline Vec exp2_times_255(Vec x) {
-    x = max(Vec::broadcast(-126.0f), x);
+    x = max(Vec::broadcast(-127.0f), x);
     const Vec n = round(x), r = sub(x, n);
     Vec p = Vec::broadcast(255 * 9.670788948e-3f);
     p = fma(p, r, Vec::broadcast(255 * 5.587568397e-2f));

@@ -2,11 +2,15 @@
 #pragma once
 
 #include "../kernels/vec_portable.inl"
+#include "fma_once.inl"
+
+inline Vec fma(Vec a, Vec b, Vec c) { return fma_once(a, b, c); }
 
 constexpr int kTileVectors = kTileRows / Vec::kWidth;
 constexpr int kInputOffset = 0;  // inputs are multiplied as they are
 
-inline float lane_sum(Vec x) { return x.v[0] + x.v[1] + x.v[2] + x.v[3]; }
+// In the order of the wider sets, which add the halves of a register first.
+inline float lane_sum(Vec x) { return (x.v[0] + x.v[2]) + (x.v[1] + x.v[3]); }
 inline float largest(Vec x) { return std::max(std::max(x.v[0], x.v[1]), std::max(x.v[2], x.v[3])); }
 // out[i] is the largest lane of x[i].
 inline void largest_of_each(const Vec (&x)[16], float* out) {

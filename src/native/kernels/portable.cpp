@@ -8,6 +8,8 @@ namespace {
 
 #include "vec_portable.inl"
 
+inline Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
+
 // Register blocks in vectors of tokens: the widest for each kind of weight, and the number of
 // accumulators of dense rows.
 constexpr int kPairVectors = 6, kBitmapVectors = 8;

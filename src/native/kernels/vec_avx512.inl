@@ -32,4 +32,9 @@ inline Vec round(Vec a) {
     return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
 inline Vec pow2(Vec n) { return {_mm512_scalef_ps(_mm512_set1_ps(1.0f), n.v)}; }
-inline Vec scaled(Vec a, Vec n) { return {_mm512_scalef_ps(a.v, n.v)}; }  // a 2^n
+// a 2^n for an integer n >= -126; 0 for -127, as if the power had been multiplied by. NaN stays
+// NaN.
+inline Vec scaled(Vec a, Vec n) {
+    const __mmask16 normal = _mm512_cmp_ps_mask(n.v, _mm512_set1_ps(-127.0f), _CMP_NLE_UQ);
+    return {_mm512_maskz_scalef_ps(normal, a.v, n.v)};
+}

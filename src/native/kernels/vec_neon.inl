@@ -24,7 +24,7 @@ inline Vec max(Vec a, Vec b) { return {vmaxq_f32(a.v, b.v)}; }
 inline Vec min(Vec a, Vec b) { return {vminq_f32(a.v, b.v)}; }
 inline Vec sqrt(Vec a) { return {vsqrtq_f32(a.v)}; }
 inline Vec round(Vec a) { return {vrndnq_f32(a.v)}; }
-// 2^n for an integer n: n + 127 is the exponent field.
+// 2^n for an integer n, and 0 for -127: n + 127 is the exponent field.
 inline Vec pow2(Vec n) {
     const uint32x4_t whole = vreinterpretq_u32_s32(vcvtq_s32_f32(n.v));  // infinity gives 2^31 - 1
     return {vreinterpretq_f32_u32(vshlq_n_u32(vaddq_u32(whole, vdupq_n_u32(127)), 23))};

@@ -1,4 +1,5 @@
-// A vector of 4 floats in the compiler's own vector type.
+// A vector of 4 floats in the compiler's own vector type. Its fma is left to the file that includes
+// this one, because without an instruction for it, rounding once costs much more than twice.
 #pragma once
 
 struct Vec {
@@ -26,7 +27,6 @@ inline Vec add(Vec a, Vec b) { return {a.v + b.v}; }
 inline Vec sub(Vec a, Vec b) { return {a.v - b.v}; }
 inline Vec mul(Vec a, Vec b) { return {a.v * b.v}; }
 inline Vec div(Vec a, Vec b) { return {a.v / b.v}; }
-inline Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
 inline Vec abs(Vec a) { return {(Vec::Lanes)((Bits)a.v & 0x7fffffff)}; }
 inline Vec max(Vec a, Vec b) { return {a.v > b.v ? a.v : b.v}; }
 inline Vec min(Vec a, Vec b) { return {a.v < b.v ? a.v : b.v}; }
@@ -39,9 +39,9 @@ inline Vec round(Vec a) {
     const Vec magic = Vec::broadcast(12582912.0f);
     return sub(add(a, magic), magic);
 }
-// 2^n for an integer n: n + 127 is the exponent field. The low bits of n + 1.5 x 2^23 are n in
-// two's complement. Infinity and NaN give some bits too, whereas converting them to an integer
-// would be undefined.
+// 2^n for an integer n, and 0 for -127: n + 127 is the exponent field. The low bits of n + 1.5 x
+// 2^23 are n in two's complement. Infinity and NaN give some bits too, whereas converting them to
+// an integer would be undefined.
 inline Vec pow2(Vec n) {
     const Vec shifted = add(n, Vec::broadcast(12582912.0f));
     Bits bits;
