@@ -219,8 +219,11 @@ struct Int8Kernels {
 // `linear` of AVX2 without VNNI for such weights, without and with lookup tables (avx2_bytes.cpp).
 void linear_of_small_pairs(const Int8Linear&, int tile_begin, int tile_end);
 void lookup_of_small_pairs(const Int8Linear&, int tile_begin, int tile_end);
+// The same of SSE4.1 (sse41_bytes.cpp).
+void linear_of_small_pairs_sse41(const Int8Linear&, int tile_begin, int tile_end);
 
 extern const Int8Kernels kPortableInt8;
+extern const Int8Kernels kSse41Int8;
 extern const Int8Kernels kAvx2Int8;
 extern const Int8Kernels kAvx2LookupInt8;
 extern const Int8Kernels kAvx2VnniInt8;

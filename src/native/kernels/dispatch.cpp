@@ -67,6 +67,7 @@ const Kernels& avx512_kernels() {
 std::vector<InstructionSet> x86_sets() {
 #ifdef SPARSEBERT_X86_64
     __builtin_cpu_init();
+    const bool sse41 = __builtin_cpu_supports("sse4.1") && __builtin_cpu_supports("ssse3");
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                       __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") && has_f16c();
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
@@ -104,9 +105,10 @@ std::vector<InstructionSet> x86_sets() {
              nullptr, bf16},
             {"avx512", &avx512_kernels(), &kAvx2Int8, avx512, &kAvx2LookupInt8, nullptr, bf16},
             {"avx2-vnni", &kAvx2Kernels, int8_256, vnni256, lookup_256},
-            {"avx2", &kAvx2Kernels, &kAvx2Int8, avx2, &kAvx2LookupInt8}};
+            {"avx2", &kAvx2Kernels, &kAvx2Int8, avx2, &kAvx2LookupInt8},
+            {"sse4.1", &kPortableKernels, &kSse41Int8, sse41}};
 #else
-    return {{"avx512-amx"}, {"avx512-vnni"}, {"avx512"}, {"avx2-vnni"}, {"avx2"}};
+    return {{"avx512-amx"}, {"avx512-vnni"}, {"avx512"}, {"avx2-vnni"}, {"avx2"}, {"sse4.1"}};
 #endif
 }
 
@@ -175,9 +177,10 @@ const InstructionSet& select_instruction_set(const std::string& asked) {
                 "SPARSEBERT_ISA or choose a lower set.");
         return set;
     }
-    throw std::invalid_argument("unknown instruction set '" + name +
-                                "': SPARSEBERT_ISA takes portable, avx2, avx2-vnni, avx512, "
-                                "avx512-vnni, avx512-amx, neon, neon-dotprod or neon-i8mm.");
+    throw std::invalid_argument(
+        "unknown instruction set '" + name +
+        "': SPARSEBERT_ISA takes portable, sse4.1, avx2, avx2-vnni, "
+        "avx512, avx512-vnni, avx512-amx, neon, neon-dotprod or neon-i8mm.");
 }
 
 }  // namespace sparsebert

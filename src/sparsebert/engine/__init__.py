@@ -5,11 +5,11 @@ sequence s is ``ids[offsets[s]:offsets[s + 1]]`` with ``offsets`` int32 ``[batch
 is computed, and a sequence's result does not depend on the rest of its batch: bit for bit in int8,
 up to rounding (below 1e-6) in floating point.
 
-Environment: ``SPARSEBERT_ISA`` (avx512-amx, avx512-vnni, avx512, avx2-vnni, avx2; on Arm neon-i8mm,
-neon-dotprod, neon; or portable) forces an instruction set, ``SPARSEBERT_NUM_THREADS`` the number of
-threads, ``SPARSEBERT_INT8_KERNEL`` (blend, lookup, tiles or auto) the kernel for int8 layers: AVX2,
-AVX-512 and neon-dotprod have two for 1:2 weights (``blend``, and ``lookup`` by tables), and
-avx512-amx also has ``tiles``, for all weights. All are read when an encoder is made.
+Environment: ``SPARSEBERT_ISA`` (avx512-amx, avx512-vnni, avx512, avx2-vnni, avx2, sse4.1; on Arm
+neon-i8mm, neon-dotprod, neon; or portable) forces an instruction set, ``SPARSEBERT_NUM_THREADS``
+the number of threads, ``SPARSEBERT_INT8_KERNEL`` (blend, lookup, tiles or auto) the kernel for int8
+layers: AVX2, AVX-512 and neon-dotprod have two for 1:2 weights (``blend``, and ``lookup`` by
+tables), and avx512-amx also has ``tiles``, for all weights. All are read when an encoder is made.
 """
 
 from __future__ import annotations
