@@ -70,7 +70,7 @@ inline __m128i load_positions(const uint8_t* bits) {
     std::memcpy(&word, bits, sizeof word);
     const __m128i repeated = _mm_shuffle_epi8(_mm_cvtsi32_si128(word), spread);
     const __m128i second = _mm_cmpeq_epi8(_mm_and_si128(repeated, each), each);
-    return _mm_sub_epi8(_mm_set1_epi32(0x03020100), _mm_and_si128(second, _mm_set1_epi8(-4)));
+    return _mm_add_epi8(_mm_set1_epi32(0x03020100), _mm_and_si128(second, _mm_set1_epi8(4)));
 }
 
 // As in tiles.inl and blends.inl, but four rows at a time, whose sums of eight tokens fit the
