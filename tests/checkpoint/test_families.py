@@ -145,6 +145,8 @@ def test_layers_are_read_in_the_forms_of_then_and_now(changes: Any, attention: A
         ("mpnet", {"pad_token_id": 0}, "pad_token_id must be 1"),
         ("roberta", {"position_embedding_type": "relative_key"}, "only 'absolute'"),
         ("xlm-roberta", {"is_decoder": True}, "decoders"),
+        ("bert", {"is_causal": True}, "only attention in both directions"),
+        ("bert", {"transformers_weights": "other.safetensors"}, "only read from model.safetensors"),
         ("distilbert", {"activation": "mish"}, "activation 'mish' is not supported"),
         ("electra", {"architectures": ["ElectraForMultipleChoice"]}, "ElectraForMaskedLM"),
         ("albert", {"inner_group_num": 2}, "groups of more than one layer are not supported"),

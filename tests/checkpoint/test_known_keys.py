@@ -61,6 +61,9 @@ def test_config(family: str) -> None:
     stem = kind.__module__.replace("configuration", "modeling")
     modeling = Path(inspect.getfile(importlib.import_module(stem))).read_text(encoding="utf-8")
     asked = set(re.findall(r"\bconfig\.(\w+)", modeling))
+    for module in ("masking_utils", "modeling_utils"):
+        shared = importlib.import_module(f"transformers.{module}")
+        modeling += inspect.getsource(shared)
     asked |= set(re.findall(r'getattr\((?:self\.)?config, "(\w+)"', modeling))
     asked = {name for name in asked if not callable(getattr(kind, name, None))}
     read = fields | settable | asked | set(kind.attribute_map)

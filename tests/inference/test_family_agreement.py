@@ -167,6 +167,37 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return of
 
 
+# Keys of config.json that transformers itself does not write; None removes one.
+EDITS: list[tuple[str, Head, dict[str, Any]]] = [
+    ("albert", Head.MASKED_LM, {"hidden_act": None}),
+    ("nomic_bert", Head.MASKED_LM, {"hidden_act": None}),
+    ("modernbert", Head.ENCODER, {"rope_scaling": {"type": "default", "rope_theta": 50.0}}),
+    *(
+        (family, Head.ENCODER, {"rope_scaling": {"rope_type": "linear", "factor": 3.0}})
+        for family in ("nomic_bert", "gte", "jina_embeddings_v3")
+    ),
+]
+
+
+@pytest.mark.parametrize(("family", "head", "edits"), EDITS)
+def test_keys_that_are_missing_or_left_over(
+    tiny_bert, tmp_path: Path, family: str, head: Head, edits: dict[str, Any]
+) -> None:
+    theta = {"rope_type": "default", "rope_theta": 77.0}
+    both = {"full_attention": theta, "sliding_attention": theta}
+    rope = {"rope_parameters": both if family == "modernbert" else theta}
+    rotary = FAMILIES[family].positions == "rotary"
+    folder = tmp_path / "edited"
+    own = {**ODD, **OWN[family][0], **(rope if rotary else {})}
+    source = tiny_bert(head.value, model_type=family, **own)
+    shutil.copytree(source, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config = {key: value for key, value in {**config, **edits}.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(config))
+    ids, types = batch(folder)
+    assert largest_difference(load(folder).forward(ids, types), expected(folder, head.value)) < TOLERANCE
+
+
 @pytest.mark.parametrize(("family", "head", "place"), CASES)
 def test_every_head(tiny_bert, made: Made, isa: str, family: str, head: str, place: int) -> None:
     dense = tiny_bert(head, model_type=family, **ODD, **OWN[family][place])

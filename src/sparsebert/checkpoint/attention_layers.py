@@ -41,7 +41,7 @@ def attention_layers(
     if family.positions != "rotary":
         return (LayerAttention(),) * layers
     raw = values.raw
-    parameters = _parameters(raw.get("rope_parameters") or raw.get("rope_scaling"), values)
+    parameters = _parameters(raw.get("rope_scaling") or raw.get("rope_parameters"), values)
     default = ("rope_theta", family.defaults["rope_theta"])
     theta, factor = _speed(parameters, default, values)
     return (LayerAttention(None, theta, factor),) * layers
@@ -49,10 +49,12 @@ def attention_layers(
 
 def _by_layer_types(values: ConfigValues, layers: int) -> tuple[LayerAttention, ...]:
     raw, where = values.raw, values.where
-    _parameters(raw.get("rope_scaling"), values, ("default",))
+    of_all = _parameters(raw.get("rope_scaling"), values, ("default",))
     by_kind = _parameters(raw.get("rope_parameters"), values, ("default",))
     speeds = {
-        kind: _speed(_parameters(by_kind.get(kind), values, ("default",)), default, values)
+        kind: _speed(
+            {**_parameters(by_kind.get(kind), values, ("default",)), **of_all}, default, values
+        )
         for kind, default in _THETAS.items()
     }
     # transformers halves the window's width: it is the largest distance on either side.

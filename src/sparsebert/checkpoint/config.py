@@ -300,7 +300,8 @@ def _head_shape(family: Family, head: Head, read: ConfigValues) -> HeadShape | N
             "is supported (the encoder alone and its other heads are supported, too)."
         )
     if shape.activation and shape.activation not in _HEAD_ACTIVATIONS:
-        activation = _HEAD_ACTIVATIONS[read.choice(shape.activation, _HEAD_ACTIVATIONS, "gelu")]
+        usual = family.defaults.get(shape.activation, "gelu")
+        activation = _HEAD_ACTIVATIONS[read.choice(shape.activation, _HEAD_ACTIVATIONS, usual)]
         shape = replace(shape, activation=activation)
     if shape.pooling and shape.pooling not in _HEAD_POOLINGS:
         shape = replace(shape, pooling=read.choice(shape.pooling, _HEAD_POOLINGS, "cls"))

@@ -77,11 +77,14 @@ _DROPOUT = (
 )
 _ARITHMETIC = (  # how, and in which precision, transformers computes the same
     "_attn_implementation",
+    "attention_chunk_size",  # of a mask that no encoder uses
     "attn_implementation",
     "chunk_size_feed_forward",
     "deterministic_flash_attn",
+    "distributed_config",
     "dtype",
     "experts_implementation",
+    "gradient_checkpointing",
     "reference_compile",
     "repad_logits_with_grad",
     "torch_dtype",
@@ -213,6 +216,8 @@ CONFIG = KnownKeys(
         }
     ),
     refused={
+        "fusion_config": Refusal("but layers that transformers fuses are not supported"),
+        "is_causal": Refusal("but only attention in both directions is supported"),
         "is_decoder": Refusal("but decoders are not supported, only encoders"),
         "is_encoder_decoder": Refusal("but only encoders are supported"),
         "add_cross_attention": Refusal("but cross-attention is not supported, only encoders"),
@@ -232,6 +237,9 @@ CONFIG = KnownKeys(
             "but DeBERTa v2's convolution after the first layer is not supported (v3 has none)"
         ),
         "per_layer_config": Refusal("but layers of different sizes are not supported"),
+        "transformers_weights": Refusal(
+            "but weights are only read from model.safetensors", ("model.safetensors",)
+        ),
     },
 )
 
