@@ -195,7 +195,10 @@ def test_keys_that_are_missing_or_left_over(
     config = {key: value for key, value in {**config, **edits}.items() if value is not None}
     (folder / "config.json").write_text(json.dumps(config))
     ids, types = batch(folder)
-    assert largest_difference(load(folder).forward(ids, types), expected(folder, head.value)) < TOLERANCE
+    assert (
+        largest_difference(load(folder).forward(ids, types), expected(folder, head.value))
+        < TOLERANCE
+    )
 
 
 @pytest.mark.parametrize(("family", "head", "place"), CASES)

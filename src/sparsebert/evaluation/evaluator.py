@@ -44,6 +44,7 @@ from sparsebert.evaluation.scoring import PreparedSplit, f1_note
 from sparsebert.evaluation.torch_embedding import TorchEmbedder
 from sparsebert.evaluation.user_metric import Metric, UserMetric, user_metric
 from sparsebert.extras import need_extra
+from sparsebert.inference import load
 from sparsebert.packing import is_packed
 from sparsebert.progress import Progress, shown
 from sparsebert.tasks.data_options import DataOptions
@@ -264,8 +265,6 @@ def _embeddings(
         )
         engine, used = "torch", options.threads or torch.get_num_threads()
     else:
-        from sparsebert.inference import load
-
         model = load(
             options.folder,
             threads=options.threads,
@@ -344,8 +343,6 @@ def _open(options: _Options) -> tuple[EncoderConfig, Predictor, int, int]:
         predictor = TorchPredictor.load(checkpoint.path, options.batch_size)
         used = options.threads or torch.get_num_threads()
         return config, predictor, used, text_limit(checkpoint)
-    from sparsebert.inference import load
-
     model = load(options.folder, threads=options.threads, compute=options.compute)
     predicting = EnginePredictor(model, options.batch_size)
     return model.config, predicting, model.threads, model.max_length
