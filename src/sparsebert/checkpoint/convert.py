@@ -31,7 +31,7 @@ from sparsebert.checkpoint.folder_files import check_inside, has_file
 from sparsebert.checkpoint.hub import resolve_model, source_name
 from sparsebert.checkpoint.hub_configs import read_config
 from sparsebert.checkpoint.hub_layouts import family_parts
-from sparsebert.checkpoint.json_files import plain_file, read_object
+from sparsebert.checkpoint.json_files import read_object
 from sparsebert.checkpoint.lora_tasks import (
     LoraTask,
     MergedTensors,
@@ -48,6 +48,7 @@ from sparsebert.checkpoint.tensors import (
     WEIGHTS_NAME,
     TensorFiles,
     TensorSpec,
+    shards_by_tensor,
 )
 from sparsebert.checkpoint.writing import write_tensors
 from sparsebert.errors import CheckpointError, MissingExtraError, reading, reason_of
@@ -185,14 +186,7 @@ def _open_source(folder: Path, family: Family, task: LoraTask | None) -> _Safete
         return _Pickles([folder / PICKLE_NAME], family)
     index = folder / PICKLE_INDEX_NAME
     if has_file(index):
-        weight_map = read_object(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise CheckpointError(f"{index} has no 'weight_map' from tensor names to files.")
-        shards = sorted({plain_file(folder, name, index) for name in weight_map.values()})
-        for shard in shards:
-            if not has_file(shard):
-                raise CheckpointError(f"{shard} is missing, although {index.name} names it.")
-        return _Pickles(shards, family)
+        return _Pickles(sorted(set(shards_by_tensor(index).values())), family)
     if has_file(folder / PACKED_NAME):
         raise CheckpointError(f"{folder} is a packed model: run `sparsebert unpack` on it instead.")
     raise CheckpointError(

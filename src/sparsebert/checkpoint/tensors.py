@@ -66,6 +66,23 @@ class _StoredTensor:
     raw: Array  # this tensor's bytes in the mapped file
 
 
+def shards_by_tensor(index: Path) -> dict[str, Path]:
+    """The file of each tensor, as an index beside these files says.
+
+    Raises CheckpointError for an index without them, and for a file that is missing or elsewhere.
+    """
+    weight_map = read_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index} has no 'weight_map' from tensor names to files.")
+    shards = {name: plain_file(index.parent, file, index) for name, file in weight_map.items()}
+    for path in sorted(set(shards.values())):
+        if not has_file(path):
+            raise CheckpointError(
+                f"{path} is missing, although {index.name} names it: download the model again."
+            )
+    return shards
+
+
 class TensorFiles(Mapping[str, Array]):
     """Tensors by their names in the files. bfloat16 is given as raw 16-bit words (see `spec`).
 
@@ -94,18 +111,8 @@ class TensorFiles(Mapping[str, Array]):
         """The weights of a folder: model.safetensors, or the shards that its index names."""
         if has_file(folder / WEIGHTS_NAME):
             return cls([folder / WEIGHTS_NAME], copied=copied)
-        index = folder / INDEX_NAME
-        weight_map = read_object(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise CheckpointError(f"{index} has no 'weight_map' from tensor names to files.")
-        shards = {name: plain_file(folder, file, index) for name, file in weight_map.items()}
-        paths = sorted(set(shards.values()))
-        for path in paths:
-            if not has_file(path):
-                raise CheckpointError(
-                    f"{path} is missing, although {INDEX_NAME} names it: download the model again."
-                )
-        tensors = cls(paths, copied=copied)
+        shards = shards_by_tensor(folder / INDEX_NAME)
+        tensors = cls(sorted(set(shards.values())), copied=copied)
         for name, path in shards.items():
             if name not in tensors or tensors._stored[name].path != path:
                 raise CheckpointError(

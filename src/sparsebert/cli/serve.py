@@ -62,15 +62,6 @@ def serve(
             max=64,
         ),
     ] = 1,
-    max_length: Annotated[
-        int | None,
-        typer.Option(
-            "--max-length",
-            help="Maximum tokens per text, special tokens included.",
-            min=1,
-            show_default="the model's own",
-        ),
-    ] = None,
     mapped: Annotated[
         bool,
         typer.Option(
@@ -79,7 +70,7 @@ def serve(
             "them into memory. Replace such a file only by renaming another over it.",
         ),
     ] = False,
-    inference: Annotated[Given, Group(InferenceOptions, ("compute",))] = NOTHING,
+    inference: Annotated[Given, Group(InferenceOptions, ("max_length", "compute"))] = NOTHING,
     limits: Annotated[Given, Group(ServingOptions)] = NOTHING,
     cors_allow_origin: Annotated[
         list[str] | None,
@@ -157,7 +148,6 @@ def serve(
             models,
             threads=threads or max(1, default_threads() // workers),
             workers=workers,
-            max_length=max_length,
             copied=not mapped,
             **inference,
         )
