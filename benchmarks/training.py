@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebert.machine import describe_machine
-from sparsebert.tasks import TASK_NAMES
+from sparsebert.tasks.table import TASK_NAMES
 from sparsebert.training.options import PRECISIONS
 
 WAYS = ("run_glue", "run_glue, dynamic", "finetune", "finetune, plain")
@@ -136,7 +136,7 @@ def train(way: str, settings: Settings, seed: int) -> Run:
 
 def with_sparsebert(way: str, settings: Settings, seed: int) -> Run:
     from sparsebert.evaluation.results import main_score
-    from sparsebert.tasks import get_task
+    from sparsebert.tasks.table import get_task
     from sparsebert.training import finetune
 
     with tempfile.TemporaryDirectory() as folder:
@@ -168,8 +168,8 @@ def with_transformers(way: str, settings: Settings, seed: int) -> Run:
     from sparsebert.evaluation.predictors import TorchPredictor
     from sparsebert.evaluation.results import main_score
     from sparsebert.evaluation.scoring import PreparedSplit
-    from sparsebert.tasks import Kind, get_task
     from sparsebert.tasks.examples import load_split, validation_splits
+    from sparsebert.tasks.table import Kind, get_task
     from sparsebert.torch_models import quiet_transformers
 
     task = get_task(settings.task)

@@ -32,8 +32,8 @@ from sparsebert.evaluation.evaluator import match_labels
 from sparsebert.evaluation.predictors import TorchPredictor
 from sparsebert.evaluation.scored_rows import example_length, text_limit
 from sparsebert.evaluation.scoring import PreparedSplit
-from sparsebert.tasks import TASK_NAMES, Kind, get_task
 from sparsebert.tasks.examples import load_split, validation_splits
+from sparsebert.tasks.table import TASK_NAMES, Kind, get_task
 from sparsebert.tasks.tokens import load_tokenizer
 from sparsebert.torch_models import (
     canonical_parameters,

@@ -27,8 +27,8 @@ import yaml
 
 from sparsebert.checkpoint.json_files import differences, replace_json
 from sparsebert.errors import InputError, SparsebertError
-from sparsebert.tasks import TASK_NAMES
 from sparsebert.tasks.division import hold_out
+from sparsebert.tasks.table import TASK_NAMES
 from sparsebert.training import finetune
 from sparsebert.training.callbacks import DivergedError
 

@@ -13,7 +13,7 @@ from sparsebert.checkpoint.card import write_scores
 from sparsebert.errors import CheckpointError
 from sparsebert.evaluation.results import hub_results
 from sparsebert.patterns import ONE_OF_TWO
-from sparsebert.tasks import get_task
+from sparsebert.tasks.table import get_task
 
 SOURCE = """---
 license: apache-2.0

@@ -183,8 +183,8 @@ def test_cross_encoders_with_modules_have_the_file_too(tmp_path: Path, tiny_bert
 )
 def test_training_reads_texts_as_inference_does(folder: Path, settings: dict[str, Any]) -> None:
     pytest.importorskip("transformers")
-    from sparsebert.tasks import get_task
     from sparsebert.tasks.examples import Examples
+    from sparsebert.tasks.table import get_task
     from sparsebert.tasks.tokens import load_tokenizer, tokenize
 
     write(folder, settings)

@@ -26,8 +26,9 @@ from sparsebert.evaluation.embedding_scores import find_documents
 from sparsebert.evaluation.retrieval import products, query_scores, retrieval_scores, search
 from sparsebert.evaluation.torch_embedding import pool, pooled_tokens
 from sparsebert.inference.pooling import POOLING_MODES, pool_tokens
-from sparsebert.tasks import Examples, Kind
+from sparsebert.tasks.examples import Examples
 from sparsebert.tasks.own import UNREAD
+from sparsebert.tasks.table import Kind
 from tiny_models import TinyBert
 from tiny_tasks import write_regression, write_retrieval, write_rows
 

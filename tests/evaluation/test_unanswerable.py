@@ -15,9 +15,11 @@ from sparsebert.diagnosis import diagnose
 from sparsebert.errors import DataError
 from sparsebert.evaluation.unanswerable import best_threshold, unanswerable_scores
 from sparsebert.inference.answering import null_score
-from sparsebert.tasks import find_task, get_task, load_split
 from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.examples import load_split
+from sparsebert.tasks.own import find_task
 from sparsebert.tasks.squad import Answers
+from sparsebert.tasks.table import get_task
 from tiny_models import TinyBert
 from tiny_tasks import write_squad, write_squad_v2
 

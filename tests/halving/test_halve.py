@@ -43,7 +43,8 @@ from sparsebert.halving.subject import recognise
 from sparsebert.halving.texts import gather, with_every_class
 from sparsebert.packing import is_packed
 from sparsebert.tasks.examples import load_split
-from sparsebert.tasks.own import custom_task
+from sparsebert.tasks.own import own_task
+from sparsebert.tasks.table import CUSTOM
 from sparsebert.tasks.texts import read_texts
 from tiny_models import TinyBert
 from tiny_tasks import letters, write_rows, write_squad
@@ -141,10 +142,10 @@ class TestTask:
                 **FAST,
             )
         work = tmp_path / "out.halving"
-        held = load_split(custom_task(work / "scored"), work / "scored", "validation").texts
+        held = load_split(own_task(CUSTOM, work / "scored"), work / "scored", "validation").texts
         assert held
         learnt = read_texts(work / "texts.parquet")
-        train = load_split(custom_task(work / "scored"), work / "scored", "train").texts
+        train = load_split(own_task(CUSTOM, work / "scored"), work / "scored", "train").texts
         assert learnt == list(dict.fromkeys(train))
 
     def test_an_encoder_is_fine_tuned_first(self, dense: Path, data: Path, tmp_path: Path) -> None:
@@ -193,7 +194,7 @@ class TestPromise:
             learnt = read_texts(rows.folders.texts)
             assert rows.choice == rows.folders.data
             parts = [
-                load_split(custom_task(folder, split="validation"), folder, "validation").texts
+                load_split(own_task(CUSTOM, folder, split="validation"), folder, "validation").texts
                 for folder in (rows.choice, rows.scored)
             ]
             assert min(map(len, (learnt, *parts))) > 0
@@ -202,7 +203,9 @@ class TestPromise:
             if name == "texts":
                 assert not apart[0] & apart[1]
                 assert not (apart[0] | apart[1]) & apart[2]
-            train = load_split(custom_task(rows.folders.data), rows.folders.data, "train").texts
+            train = load_split(
+                own_task(CUSTOM, rows.folders.data), rows.folders.data, "train"
+            ).texts
             assert set(learnt) == set(train)
 
     @pytest.mark.parametrize(

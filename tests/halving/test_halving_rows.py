@@ -26,7 +26,8 @@ from sparsebert.halving.texts import gather
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.division import divide
 from sparsebert.tasks.examples import load_split
-from sparsebert.tasks.own import custom_task, own_task
+from sparsebert.tasks.own import own_task
+from sparsebert.tasks.table import CUSTOM
 from sparsebert.tasks.texts import read_texts, single_texts, texts_of
 from tiny_models import TinyBert
 from tiny_tasks import letters, write_conll, write_label_sets, write_retrieval, write_rows
@@ -72,7 +73,7 @@ class TestHeldOutOfTheDenseModelsTraining:
         self, teacher: Path, tickets: Path, tmp_path: Path, texts: bool
     ) -> None:
         model = shutil.copytree(teacher, tmp_path / "model")
-        whole = load_split(custom_task(tickets), tickets, "train")
+        whole = load_split(own_task(CUSTOM, tickets), tickets, "train")
         division = divide(whole, tickets, 0.3)
         division.write(model)
         subject = recognise(model, data=tickets, texts=[tickets] if texts else [])
@@ -88,7 +89,9 @@ class TestHeldOutOfTheDenseModelsTraining:
     ) -> None:
         model, out = shutil.copytree(teacher, tmp_path / "model"), tmp_path / "out"
         if recorded:
-            divide(load_split(custom_task(tickets), tickets, "train"), tickets, 0.3).write(model)
+            divide(load_split(own_task(CUSTOM, tickets), tickets, "train"), tickets, 0.3).write(
+                model
+            )
         judged = halve(model, out, data=tickets, effort="quick", **FAST).judgement
         if not recorded:
             shutil.copy(out / "split.json", model)
@@ -233,7 +236,7 @@ class TestClasses:
         subject = recognise(tiny_bert("sequence-classification", **THREE), data=file)
         scored_and_learnt(subject, tmp_path / "work")
         folder = tmp_path / "work" / "scored"
-        assert custom_task(folder).labels == ("maybe", "no", "yes")
+        assert own_task(CUSTOM, folder).labels == ("maybe", "no", "yes")
 
     def test_other_names_are_refused_at_once(self, tiny_bert: TinyBert, data: Path) -> None:
         for settings in ({}, {"id2label": {0: "No", 1: "Yes"}, "label2id": {"No": 0, "Yes": 1}}):

@@ -83,13 +83,14 @@ def task(data: Path) -> None:
     from sparsebert.errors import SparsebertError
     from sparsebert.tasks.data_options import DataOptions
     from sparsebert.tasks.examples import load_split
-    from sparsebert.tasks.own import custom_task
+    from sparsebert.tasks.own import own_task
+    from sparsebert.tasks.table import CUSTOM
     from sparsebert.tasks.texts import read_texts
 
     refusals = []
     for options in (DataOptions(), DataOptions(regression=True)):
         try:
-            load_split(custom_task(data, options=options), data, "train")
+            load_split(own_task(CUSTOM, data, options=options), data, "train")
         except SparsebertError as error:
             refusals.append(error)
     try:

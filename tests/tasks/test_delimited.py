@@ -13,8 +13,9 @@ import pytest
 pytest.importorskip("pyarrow")
 
 from sparsebert.errors import DataError
-from sparsebert.tasks import get_task, load_split, validation_splits
+from sparsebert.tasks.examples import load_split, validation_splits
 from sparsebert.tasks.reading import parse_delimited
+from sparsebert.tasks.table import get_task
 
 # What GLUE's own files hold: quotes that open and never close, that stand within, and whole ones.
 TEXTS = ['"He left.', 'a "quoted" word', '"All of it."', 'and no."', "plain", '5" disk']

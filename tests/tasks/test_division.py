@@ -13,9 +13,11 @@ import pytest
 pytest.importorskip("pyarrow")
 
 from sparsebert.errors import CheckpointError, DataError
-from sparsebert.tasks import custom_task, get_task, load_split
 from sparsebert.tasks.division import SPLIT_NAME, Division, divide, read_division
+from sparsebert.tasks.examples import load_split
 from sparsebert.tasks.files import undivided_file
+from sparsebert.tasks.own import own_task
+from sparsebert.tasks.table import CUSTOM, get_task
 from tiny_tasks import write_contexts, write_rows
 
 QUEUES = ("billing", "sales", "tech")
@@ -31,14 +33,14 @@ def write_tickets(path: Path, count: int = 100) -> Path:
 
 
 def divided(path: Path, share: float = 0.2) -> Division:
-    return divide(load_split(custom_task(path), path, "train"), path, share)
+    return divide(load_split(own_task(CUSTOM, path), path, "train"), path, share)
 
 
 class TestChoice:
     def test_each_class_has_its_share_on_both_sides(self, tmp_path: Path) -> None:
         file = write_tickets(tmp_path / "tickets.jsonl")
         division = divided(file)
-        whole = load_split(custom_task(file), file, "train")
+        whole = load_split(own_task(CUSTOM, file), file, "train")
         train, held = division.parts(whole, "validation")
         assert (len(train), len(held), held.split) == (80, 20, "validation")
         assert sorted(train.texts + held.texts) == sorted(whole.texts)
@@ -54,7 +56,7 @@ class TestChoice:
     def test_equal_texts_stay_together(self, tmp_path: Path) -> None:
         rows = [{"text": f"t{row % 25}", "label": "ab"[row % 25 % 2]} for row in range(100)]
         file = write_rows(tmp_path / "tickets.jsonl", rows)
-        train, held = divided(file).parts(load_split(custom_task(file), file, "train"), "v")
+        train, held = divided(file).parts(load_split(own_task(CUSTOM, file), file, "train"), "v")
         assert not set(train.texts) & set(held.texts)
         assert len(held) == 20
 

@@ -10,10 +10,10 @@ import pytest
 pytest.importorskip("pyarrow")
 
 from sparsebert.errors import DataError
-from sparsebert.tasks import find_task, load_split, validation_splits
 from sparsebert.tasks.data_options import DataOptions
 from sparsebert.tasks.division import divide
-from sparsebert.tasks.examples import selection
+from sparsebert.tasks.examples import load_split, selection, validation_splits
+from sparsebert.tasks.own import find_task
 from sparsebert.tasks.pairs import as_cosines
 from sparsebert.tasks.texts import read_texts
 from tiny_tasks import write_rows

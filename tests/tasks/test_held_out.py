@@ -10,9 +10,9 @@ import pytest
 pq = pytest.importorskip("pyarrow.parquet")
 
 from sparsebert.errors import DataError, OutputError
-from sparsebert.tasks import get_task, load_split
 from sparsebert.tasks.division import hold_out
-from sparsebert.tasks.examples import selection
+from sparsebert.tasks.examples import load_split, selection
+from sparsebert.tasks.table import get_task
 from tiny_tasks import write_contexts, write_regression, write_rows, write_squad
 
 

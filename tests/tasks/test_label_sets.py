@@ -11,8 +11,10 @@ import pytest
 from findings import by_kind
 from sparsebert.diagnosis import diagnose
 from sparsebert.errors import DataError
-from sparsebert.tasks import Kind, custom_task, load_split
 from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.examples import load_split
+from sparsebert.tasks.own import own_task
+from sparsebert.tasks.table import CUSTOM, Kind
 from tiny_tasks import write_rows
 
 ROWS = [
@@ -24,7 +26,7 @@ FLAGS = [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]  # of blue, green, r
 
 
 def read(path: Path, labels: Any = None, **options: Any) -> Any:
-    task = custom_task(path, labels=labels, options=DataOptions(**options))
+    task = own_task(CUSTOM, path, labels=labels, options=DataOptions(**options))
     return load_split(task, path, "train")
 
 
@@ -49,7 +51,7 @@ def test_numbers_in_one_split_do_not_stand_for_names_in_another(tmp_path: Path) 
     write_rows(tmp_path / "train.jsonl", ROWS)
     write_rows(tmp_path / "validation.jsonl", [{"text": "d", "label": [0]}])
     with pytest.raises(DataError, match="row 1: 0 is not one of the labels"):
-        load_split(custom_task(tmp_path), tmp_path, "validation")
+        load_split(own_task(CUSTOM, tmp_path), tmp_path, "validation")
 
 
 def test_lists_of_names(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from sparsebert.errors import DataError
-from sparsebert.tasks import Kind, find_task, load_split
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.own import own_task
+from sparsebert.tasks.examples import load_split
+from sparsebert.tasks.own import find_task, own_task
+from sparsebert.tasks.table import Kind
 from sparsebert.tasks.word_tokens import UNLABELLED, first_tokens, tokenize_words
 from tiny_models import TinyBert
 from tiny_tasks import write_rows

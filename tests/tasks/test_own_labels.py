@@ -12,9 +12,11 @@ pa = pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq
 
 from sparsebert.errors import DataError
-from sparsebert.tasks import Kind, custom_task, find_task, get_task, load_split
 from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.examples import load_split
 from sparsebert.tasks.labels import label_notes, label_order, near_equal, same_labels
+from sparsebert.tasks.own import find_task, own_task
+from sparsebert.tasks.table import CUSTOM, Kind, get_task
 from tiny_tasks import write_rows
 
 RATINGS = ("1", "2", "3", "4", "5", "unknown")
@@ -32,7 +34,7 @@ class TestOneReading:
     ) -> None:
         write_csv(tmp_path / "train.csv", list(RATINGS))
         write_csv(tmp_path / "validation.csv", ["1", "5", "3"])
-        task = custom_task(tmp_path)
+        task = own_task(CUSTOM, tmp_path)
         assert task.labels == RATINGS
         assert load_split(task, tmp_path, "validation").labels.tolist() == [0, 4, 2]
 
@@ -45,28 +47,28 @@ class TestOneReading:
             write_rows(path, ({"text": "a", "label": label} for label in (1, 5, 3)))
         else:
             pq.write_table(pa.table({"text": ["a"] * 3, "label": [1, 5, 3]}), path)
-        task = custom_task(tmp_path, split="validation", labels=RATINGS)
+        task = own_task(CUSTOM, tmp_path, split="validation", labels=RATINGS)
         found = load_split(task, tmp_path, "validation")
         assert found.labels.tolist() == [0, 4, 2]
         assert found.notes == ()
 
     def test_positions_of_a_models_named_classes_are_told(self, tmp_path: Path) -> None:
         write_csv(tmp_path / "validation.csv", ["1", "0"])
-        task = custom_task(tmp_path, split="validation", labels=("bad", "good"))
+        task = own_task(CUSTOM, tmp_path, split="validation", labels=("bad", "good"))
         found = load_split(task, tmp_path, "validation")
         assert found.labels.tolist() == [1, 0]
         assert "taken as indices of its classes (0 bad, 1 good)" in found.notes[0]
 
     def test_positions_are_not_mixed_with_names(self, tmp_path: Path) -> None:
         write_csv(tmp_path / "validation.csv", ["good", "1"])
-        task = custom_task(tmp_path, split="validation", labels=("bad", "good"))
+        task = own_task(CUSTOM, tmp_path, split="validation", labels=("bad", "good"))
         with pytest.raises(DataError, match="row 2: 1 is not one of the labels"):
             load_split(task, tmp_path, "validation")
 
     def test_in_ones_own_splits_numbers_do_not_stand_for_names(self, tmp_path: Path) -> None:
         write_csv(tmp_path / "train.csv", ["good", "bad"])
         write_csv(tmp_path / "validation.csv", ["1", "0"])
-        task = custom_task(tmp_path)
+        task = own_task(CUSTOM, tmp_path)
         with pytest.raises(DataError, match=r"row 1: 1 is not one of the labels \(bad, good\)"):
             load_split(task, tmp_path, "validation")
 
@@ -81,10 +83,10 @@ class TestOneReading:
         self, tmp_path: Path, labels: tuple[str, ...]
     ) -> None:
         write_csv(tmp_path / "train.csv", list(labels))
-        task = custom_task(tmp_path, labels=labels)
+        task = own_task(CUSTOM, tmp_path, labels=labels)
         assert load_split(task, tmp_path, "train").labels.tolist() == [0, 1]
         write_csv(tmp_path / "train.csv", ["1", "0"])
-        task = custom_task(tmp_path, labels=labels)
+        task = own_task(CUSTOM, tmp_path, labels=labels)
         assert (task.labels, load_split(task, tmp_path, "train").notes) == (("0", "1"), ())
 
 
@@ -112,27 +114,27 @@ class TestSchema:
         self, tmp_path: Path, labels: tuple[str, ...] | None
     ) -> None:
         file = self.write(tmp_path / "data.parquet", ["positive", "negative"])
-        task = custom_task(file, labels=labels)
+        task = own_task(CUSTOM, file, labels=labels)
         found = load_split(task, file, "train")
         assert [task.labels[label] for label in found.labels] == ["positive", "negative"]
         assert found.notes == ()
 
     def test_other_words_are_matched_by_position_with_a_note(self, tmp_path: Path) -> None:
         file = self.write(tmp_path / "data.parquet", ["neg", "pos"])
-        found = load_split(custom_task(file, labels=("NEGATIVE", "POSITIVE")), file, "train")
+        found = load_split(own_task(CUSTOM, file, labels=("NEGATIVE", "POSITIVE")), file, "train")
         assert found.labels.tolist() == [0, 1]
         assert "(0 NEGATIVE, 1 POSITIVE)" in found.notes[0]
-        numbers = custom_task(file, labels=("0", "1"))
+        numbers = own_task(CUSTOM, file, labels=("0", "1"))
         assert load_split(numbers, file, "train").labels.tolist() == [0, 1]
 
     def test_names_that_partly_agree_are_refused(self, tmp_path: Path) -> None:
         file = self.write(tmp_path / "data.parquet", ["pos", "negative"])
         with pytest.raises(DataError, match="the labels pos are not among the model's"):
-            custom_task(file, labels=("negative", "positive"))
+            own_task(CUSTOM, file, labels=("negative", "positive"))
 
     def test_names_that_are_numbers_are_left_out(self, tmp_path: Path) -> None:
         file = self.write(tmp_path / "data.parquet", ["1", "2"])
-        task = custom_task(file)
+        task = own_task(CUSTOM, file)
         assert (task.labels, load_split(task, file, "train").labels.tolist()) == (
             ("0", "1"),
             [0, 1],
@@ -143,7 +145,7 @@ class TestText:
     def test_labels_that_look_like_numbers_stay_as_they_are_written(self, tmp_path: Path) -> None:
         written = ["01", "1", "007", "7", "0x10", "1.10", "1.9", "-1"]
         write_csv(tmp_path / "train.csv", written)
-        task = custom_task(tmp_path)
+        task = own_task(CUSTOM, tmp_path)
         assert (task.kind, task.labels) == (Kind.CLASSIFICATION, tuple(sorted(written)))
         found = load_split(task, tmp_path, "train")
         assert [task.labels[place] for place in found.labels] == written
@@ -154,33 +156,33 @@ class TestText:
             labels = [write(each).replace('"', '""') for each in (["red", "blue"], [], ["green"])]
             write_csv(tmp_path / "train.csv", [f'"{label}"' for label in labels])
             with pytest.raises(DataError, match="lists written as text, such as .*red.*blue"):
-                custom_task(tmp_path)
+                own_task(CUSTOM, tmp_path)
         write_csv(tmp_path / "train.csv", ["[spam]", '"[ham, eggs]"', "[1]"])
-        assert len(custom_task(tmp_path).labels) == 3
+        assert len(own_task(CUSTOM, tmp_path).labels) == 3
 
     @pytest.mark.parametrize("empty", ["", "  "])
     def test_an_empty_label_is_none(self, tmp_path: Path, empty: str) -> None:
         write_csv(tmp_path / "train.csv", ["a", empty, "b"])
         with pytest.raises(DataError, match=r"column 'label', row 2 has no label \(it is empty\)"):
-            custom_task(tmp_path)
+            own_task(CUSTOM, tmp_path)
 
     def test_typed_fractions_ask_what_they_are(self, tmp_path: Path) -> None:
         write_rows(tmp_path / "train.jsonl", ({"text": "a", "label": label} for label in (0.0, 1)))
         with pytest.raises(DataError, match=r"decimal point.*--regression \(regression=True\)"):
-            custom_task(tmp_path)
-        task = custom_task(tmp_path, options=DataOptions(regression=True))
+            own_task(CUSTOM, tmp_path)
+        task = own_task(CUSTOM, tmp_path, options=DataOptions(regression=True))
         assert load_split(task, tmp_path, "train").labels.tolist() == [0.0, 1.0]
 
     @pytest.mark.parametrize("label", ["five", "1_000", "nan", ""])
     def test_a_regressions_labels_are_numbers(self, tmp_path: Path, label: str) -> None:
         write_csv(tmp_path / "train.csv", ["1.5", label])
-        task = custom_task(tmp_path, options=DataOptions(regression=True))
+        task = own_task(CUSTOM, tmp_path, options=DataOptions(regression=True))
         with pytest.raises(DataError, match=r"column 'label', row 2: .* not a (finite )?number"):
             load_split(task, tmp_path, "train")
 
     def test_a_column_score_holds_numbers(self, tmp_path: Path) -> None:
         (tmp_path / "train.csv").write_text("sentence1,sentence2,score\na,b,3\nc,d,4.5\n")
-        task = custom_task(tmp_path)
+        task = own_task(CUSTOM, tmp_path)
         assert (task.kind, task.label_column) == (Kind.REGRESSION, "score")
         assert load_split(task, tmp_path, "train").labels.tolist() == [3.0, 4.5]
 
@@ -189,7 +191,7 @@ class TestOptions:
     def test_columns_by_name(self, tmp_path: Path) -> None:
         (tmp_path / "train.csv").write_text("subject,body,queue\na,b,x\nc,d,y\n")
         options = DataOptions("subject", "body", "queue")
-        task = custom_task(tmp_path, options=options)
+        task = own_task(CUSTOM, tmp_path, options=options)
         found = load_split(task, tmp_path, "train")
         assert (found.texts, found.pairs) == (["a", "c"], ["b", "d"])
         assert task.labels == ("x", "y")
@@ -219,26 +221,26 @@ class TestOptions:
     def test_a_positive_label_is_no_number(self, tmp_path: Path) -> None:
         write_csv(tmp_path / "train.csv", ["1", "2"], "text,score")
         with pytest.raises(DataError, match="'1' is a class, and this task is a regression"):
-            custom_task(tmp_path, options=DataOptions(positive_label="1"))
+            own_task(CUSTOM, tmp_path, options=DataOptions(positive_label="1"))
 
     def test_refusals_name_the_option(self, tmp_path: Path) -> None:
         (tmp_path / "train.csv").write_text("words,kind\na,x\n")
         with pytest.raises(DataError, match=r"--text-column \(text_column=\)"):
-            custom_task(tmp_path)
+            own_task(CUSTOM, tmp_path)
         with pytest.raises(DataError, match=r"--label-column \(label_column=\)"):
-            custom_task(tmp_path, options=DataOptions("words"))
+            own_task(CUSTOM, tmp_path, options=DataOptions("words"))
         with pytest.raises(DataError, match="--text-column, --pair-column and --label-column"):
             load_split(get_task("sst2"), tmp_path, "train")
 
     def test_the_positive_label(self, tmp_path: Path) -> None:
         write_csv(tmp_path / "train.csv", ["legit", "fraud"])
-        assert custom_task(tmp_path).positive is None
-        assert custom_task(tmp_path, options=DataOptions(positive_label="fraud")).positive
+        assert own_task(CUSTOM, tmp_path).positive is None
+        assert own_task(CUSTOM, tmp_path, options=DataOptions(positive_label="fraud")).positive
         with pytest.raises(DataError, match=r"'scam' is not one of the labels \(fraud, legit\)"):
-            custom_task(tmp_path, options=DataOptions(positive_label="scam"))
+            own_task(CUSTOM, tmp_path, options=DataOptions(positive_label="scam"))
         for pair in (["0", "1"], ["true", "false"], ["True", "False"]):  # pandas writes the last
             write_csv(tmp_path / "train.csv", pair)
-            assert custom_task(tmp_path).positive in ("1", "true", "True")
+            assert own_task(CUSTOM, tmp_path).positive in ("1", "true", "True")
 
 
 class TestNames:
@@ -252,22 +254,22 @@ class TestNames:
 
     def test_what_finetune_says_of_them(self, tmp_path: Path) -> None:
         write_csv(tmp_path / "train.csv", ["Billing", "billing", "tech"])
-        (note,) = label_notes(custom_task(tmp_path))
+        (note,) = label_notes(own_task(CUSTOM, tmp_path))
         assert note.startswith("the labels 'Billing', 'billing' are 2 separate classes")
         write_csv(tmp_path / "train.csv", ["0.5", "1.5"])
-        (note,) = label_notes(custom_task(tmp_path))
+        (note,) = label_notes(own_task(CUSTOM, tmp_path))
         assert "pass --regression (regression=True)" in note
         write_csv(tmp_path / "train.csv", ["0", "1", "2"])
-        assert label_notes(custom_task(tmp_path)) == []
+        assert label_notes(own_task(CUSTOM, tmp_path)) == []
 
     @pytest.mark.parametrize("labels", [("-1", "0"), ("-0.5", "0"), ("1-", "0"), ("-", "0")])
     def test_a_sign_is_part_of_a_name(self, tmp_path: Path, labels: tuple[str, ...]) -> None:
         write_csv(tmp_path / "train.csv", list(labels))
-        task = custom_task(tmp_path)
+        task = own_task(CUSTOM, tmp_path)
         for model in (("0", labels[0].strip("-")), (labels[0].replace("-", "_"), "0")):
             assert not same_labels(task, model)
         write_csv(tmp_path / "train.csv", ["Not-spam", "3_stars", " 4  stars"])
-        assert same_labels(custom_task(tmp_path), ("not spam", "3 STARS", "4-stars"))
+        assert same_labels(own_task(CUSTOM, tmp_path), ("not spam", "3 STARS", "4-stars"))
 
     def test_names_that_agree_must_stand_in_the_same_position(self) -> None:
         mnli = get_task("mnli")

@@ -16,8 +16,9 @@ pytest.importorskip("pyarrow")
 from sparsebert.errors import DataError
 from sparsebert.evaluation.scoring import best_texts
 from sparsebert.inference.tokenizing import folder_tokenizer, usual_stride
-from sparsebert.tasks import Examples, get_task, load_split
+from sparsebert.tasks.examples import Examples, load_split
 from sparsebert.tasks.squad import Answers
+from sparsebert.tasks.table import get_task
 from sparsebert.tasks.tokens import load_tokenizer
 from sparsebert.tasks.windows import Windows, answer_tokens, cut_windows
 from tiny_models import TinyBert

@@ -14,11 +14,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from sparsebert.errors import DataError, MissingExtraError
-from sparsebert.tasks import TASKS, Kind, custom_task, get_task, load_split, validation_splits
 from sparsebert.tasks.data_options import DataOptions
-from sparsebert.tasks.examples import selection
+from sparsebert.tasks.examples import load_split, selection, validation_splits
 from sparsebert.tasks.files import split_files
 from sparsebert.tasks.labels import label_order, same_labels
+from sparsebert.tasks.own import own_task
+from sparsebert.tasks.table import CUSTOM, TASKS, Kind, get_task
 from tiny_tasks import write_rows
 
 SST2 = get_task("sst2")
@@ -243,7 +244,7 @@ class TestCustom:
     ) -> None:
         rows = ({**dict.fromkeys(columns, "a"), "label": name} for name in ("good", "bad"))
         write_rows(tmp_path / "train.jsonl", rows)
-        task = custom_task(tmp_path)
+        task = own_task(CUSTOM, tmp_path)
         assert task.text_columns == columns
         assert (task.kind, task.labels) == (Kind.CLASSIFICATION, ("bad", "good"))
         examples = load_split(task, tmp_path, "train")
@@ -252,18 +253,18 @@ class TestCustom:
 
     def test_whole_numbers_are_classes_in_numeric_order(self, tmp_path: Path) -> None:
         (tmp_path / "train.csv").write_text("text,label\na,10\nb,9\nc,-1\n")
-        task = custom_task(tmp_path)
+        task = own_task(CUSTOM, tmp_path)
         assert task.labels == ("-1", "9", "10")
         assert load_split(task, tmp_path, "train").labels.tolist() == [2, 1, 0]
 
     def test_booleans_are_classes(self, tmp_path: Path) -> None:
         (tmp_path / "train.csv").write_text("text,label\na,true\nb,false\n")
-        assert custom_task(tmp_path).labels == ("false", "true")
+        assert own_task(CUSTOM, tmp_path).labels == ("false", "true")
 
     def test_numbers_are_a_regression_where_the_task_says_so(self, tmp_path: Path) -> None:
         (tmp_path / "train.csv").write_text("text,label\na,0.5\nb,12\n")
-        assert custom_task(tmp_path).labels == ("0.5", "12")
-        task = custom_task(tmp_path, options=DataOptions(regression=True))
+        assert own_task(CUSTOM, tmp_path).labels == ("0.5", "12")
+        task = own_task(CUSTOM, tmp_path, options=DataOptions(regression=True))
         assert (task.kind, task.labels) == (Kind.REGRESSION, ())
         assert task.metrics == ("pearson", "spearman")
         assert load_split(task, tmp_path, "train").labels.tolist() == [0.5, 12.0]
@@ -271,19 +272,19 @@ class TestCustom:
     def test_validation_labels_must_be_known_from_train(self, tmp_path: Path) -> None:
         (tmp_path / "train.csv").write_text("text,label\na,good\nb,bad\n")
         (tmp_path / "validation.csv").write_text("text,label\na,good\nb,ugly\n")
-        task = custom_task(tmp_path)
+        task = own_task(CUSTOM, tmp_path)
         with pytest.raises(DataError, match=r"validation.csv.*row 2: 'ugly' is not one of"):
             load_split(task, tmp_path, "validation")
 
     def test_a_models_labels_decide_where_given(self, tmp_path: Path) -> None:
         (tmp_path / "validation.csv").write_text("text,label\na,good\n")
-        task = custom_task(tmp_path, split="validation", labels=("bad", "good"))
+        task = own_task(CUSTOM, tmp_path, split="validation", labels=("bad", "good"))
         assert load_split(task, tmp_path, "validation").labels.tolist() == [1]
         (tmp_path / "validation.csv").write_text("text,label\na,1\n")
         for labels in (("bad", "good"), ("LABEL_0", "LABEL_1"), ("0", "1")):
-            task = custom_task(tmp_path, split="validation", labels=labels)
+            task = own_task(CUSTOM, tmp_path, split="validation", labels=labels)
             assert load_split(task, tmp_path, "validation").labels.tolist() == [1]
-        assert custom_task(tmp_path, split="validation", labels=()).kind is Kind.REGRESSION
+        assert own_task(CUSTOM, tmp_path, split="validation", labels=()).kind is Kind.REGRESSION
 
     @pytest.mark.parametrize(
         ("header", "message"),
@@ -296,20 +297,20 @@ class TestCustom:
     def test_columns_that_do_not_tell(self, tmp_path: Path, header: str, message: str) -> None:
         (tmp_path / "train.csv").write_text(f"{header}\n" + ",".join("a" * (header.count(",") + 1)))
         with pytest.raises(DataError, match=message):
-            custom_task(tmp_path)
+            own_task(CUSTOM, tmp_path)
 
     def test_labels_that_make_no_task(self, tmp_path: Path) -> None:
         (tmp_path / "train.csv").write_text("text,label\na,x\nb,x\n")
         with pytest.raises(DataError, match="every row has the label 'x'"):
-            custom_task(tmp_path)
+            own_task(CUSTOM, tmp_path)
         rows = "".join(f"t,{row}\n" for row in range(1001))
         (tmp_path / "train.csv").write_text("text,label\n" + rows)
         with pytest.raises(DataError, match="1001 different labels, too many"):
-            custom_task(tmp_path)
+            own_task(CUSTOM, tmp_path)
 
     def test_data_is_needed(self) -> None:
         with pytest.raises(DataError, match="the task custom needs your data"):
-            custom_task(None)
+            own_task(CUSTOM, None)
 
 
 class TestSplits:

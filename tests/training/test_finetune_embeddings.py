@@ -23,8 +23,10 @@ from sparsebert.evaluation import evaluate
 from sparsebert.evaluation.torch_embedding import TorchEmbedder, TorchPooler
 from sparsebert.progress import silent
 from sparsebert.pruning import prune
-from sparsebert.tasks import Kind, find_task, load_split
 from sparsebert.tasks.embedding_texts import TextReader
+from sparsebert.tasks.examples import load_split
+from sparsebert.tasks.own import find_task
+from sparsebert.tasks.table import Kind
 from sparsebert.training import finetune
 from sparsebert.training.batches import LengthBuckets
 from sparsebert.training.embedding.examples import EmbeddingExamples

@@ -12,7 +12,7 @@ import sparsebert as sb
 from short_runs import LEARN, assert_zeros_held
 from sparsebert.checkpoint import open_checkpoint
 from sparsebert.errors import CheckpointError
-from sparsebert.tasks import Kind
+from sparsebert.tasks.table import Kind
 from sparsebert.training.distillation.losses import logits_loss
 from sparsebert.training.objective import TaskObjective
 from tiny_models import TinyBert

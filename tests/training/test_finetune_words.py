@@ -12,7 +12,7 @@ import torch
 import sparsebert as sb
 from short_runs import assert_same_bits, assert_zeros_held, interrupt_at
 from sparsebert.checkpoint import open_checkpoint
-from sparsebert.tasks import Kind
+from sparsebert.tasks.table import Kind
 from sparsebert.tasks.word_tokens import UNLABELLED
 from sparsebert.training.distillation.losses import logits_loss
 from sparsebert.training.objective import TaskObjective

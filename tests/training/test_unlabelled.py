@@ -16,8 +16,9 @@ pytest.importorskip("pyarrow")
 
 from short_runs import LEARN, QUICK, assert_same_bits, assert_zeros_held, interrupt_at
 from sparsebert.errors import DataError, TrainingError
-from sparsebert.tasks import Kind, get_task, load_split
 from sparsebert.tasks.data_options import DataOptions
+from sparsebert.tasks.examples import load_split
+from sparsebert.tasks.table import Kind, get_task
 from sparsebert.training import finetune
 from sparsebert.training.data import read_run_data, read_unlabelled
 from sparsebert.training.options import FinetuneOptions

@@ -28,7 +28,7 @@ from sparsebert.tasks.division import Division, read_division
 from sparsebert.tasks.examples import load_split, read_split, validation_splits
 from sparsebert.tasks.files import TAGGED_TYPES, file_type, tables_in, undivided_file
 from sparsebert.tasks.ner import holds_tags
-from sparsebert.tasks.own import UNREAD, custom_task, find_task, own_task, unread_task
+from sparsebert.tasks.own import UNREAD, find_task, own_task, unread_task
 from sparsebert.tasks.retrieval import holds_documents, is_beir
 from sparsebert.tasks.squad import has_unanswerable
 from sparsebert.tasks.table import (
@@ -304,13 +304,13 @@ def _labelled_task(
                     task = TASKS["squad_v2"]
                 return find_task(task.name, data, options=columns)
     if holds_label_sets(table, columns):
-        return custom_task(data, options=columns)
+        return own_task(CUSTOM, data, options=columns)
     label = columns.label_column or next((name for name in ("label", SCORE) if name in named), None)
     if label is None:
         return None
     if label in named and str(table.schema.field(label).type) in _FLOATS:
         columns = replace(columns, regression=True)
-    return custom_task(data, options=columns)
+    return own_task(CUSTOM, data, options=columns)
 
 
 def _is_common(task: Task) -> bool:
@@ -364,7 +364,7 @@ def _fitting(
         raise _more_labels(checkpoint, task)
     if task.name == CUSTOM and task.kind is Kind.CLASSIFICATION:
         named = task.labels
-        task = custom_task(data, labels=checkpoint.config.labels, options=columns)
+        task = own_task(CUSTOM, data, labels=checkpoint.config.labels, options=columns)
         unknown = [
             name for name, index in zip(named, class_indices(named, task), strict=True) if index < 0
         ]

@@ -106,17 +106,6 @@ def task_of_table(
         return _OF_TABLE[task_name(name)](raw, labels, options or DataOptions())
 
 
-def custom_task(
-    data: str | Path | None,
-    *,
-    split: str = "train",
-    labels: Sequence[str] | None = None,
-    options: DataOptions | None = None,
-) -> Task:
-    """`own_task` for the name ``custom``: classes of texts or pairs, or numbers."""
-    return own_task(CUSTOM, data, split=split, labels=labels, options=options)
-
-
 def _known_task(task: Task, options: DataOptions) -> Task:
     refused = ["regression", "positive_label", "label_columns", "label_names"]
     refused += [] if task.unanswerable else ["threshold"]
