@@ -288,6 +288,31 @@ void check_rows_of_floats(int count, Kind kind, uint64_t seed) {
     });
 }
 
+// All sets round a product and a sum at once, also half way between two floats and among subnormal
+// numbers, where rounding twice would show. The second of two sums in one lane is x y + c.
+void check_rounding(uint64_t seed) {
+    Random random(seed);
+    const auto near = [&](float x) {
+        return x + x * static_cast<float>(random.between(-4, 4)) * 0x1p-20f;
+    };
+    for (int i = 0; i < 64; ++i) {
+        // x y is near half a unit in the last place of c, or more.
+        const int exponent = random.pick({0, 0, 20, -110, -126, -130, -140});
+        const int half_unit = std::max(exponent - 24, -150) + random.pick({0, 0, 0, 1, 8, 24});
+        const float c = std::ldexp(near(1.0f), exponent), x = std::ldexp(near(1.0f), -60);
+        const float y = std::ldexp(near(random.pick({1.0f, -1.0f, 3.0f})), half_unit + 60);
+        Guarded<float> a(32), b(32);
+        std::fill(a.begin(), a.end(), 0.0f);
+        std::fill(b.begin(), b.end(), 1.0f);
+        const int lane = random.between(0, 15);
+        a[lane] = c, a[16 + lane] = x, b[16 + lane] = y;
+        each_int8_kernels([&](const Int8Kernels& kernels) {
+            expect_equal(kernels.dot(a.data(), b.data(), 32), std::fma(x, y, c), kernels.name,
+                         " rounds ", x, " x ", y, " + ", c, ", seed ", seed);
+        });
+    }
+}
+
 // A file's weights may be arbitrarily large, and lead to values that are not finite. The result is
 // lost, and a scale that is not finite tells so, wherever in the row the value is; a zero point
 // must stay in range, or the sums that start with it would overflow.
@@ -350,6 +375,7 @@ void check_not_finite(int features, uint64_t seed) {
 
 void examples() {
     uint64_t seed = 0;
+    for (int i = 0; i < 50; ++i) check_rounding(++seed);
     std::vector<int> sizes = kSizes;
     for (const int size : {15, 17, 31, 33, 768, 3072}) sizes.push_back(size);
     for (const int size : sizes)
@@ -383,6 +409,7 @@ void random_case(Random& random) {
     if (kind != Kind::kHuge) check_norm(size, kind, random.pick({1e-12f, 1e-5f}), true, seed);
     check_split_heads(random.between(1, 16), random.between(1, 130), kind, seed);
     check_rows_of_floats(size, kind, seed);
+    check_rounding(seed);
     check_not_finite(size, seed);
 }
 
